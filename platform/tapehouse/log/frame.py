@@ -1,0 +1,222 @@
+"""The frame: many cells (or entries) in one message. See docs/formats/frame.md for the byte-exact account.
+
+A 128-byte header, then the body. The checksum covers all of both, so no flipped byte passes. Pure: bytes in, cells
+out; no I/O.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import xxhash
+import zstandard
+from tapehouse.core.errors import DataError, DecodeError
+from tapehouse.log import columns
+from tapehouse.market.cell import CELL, CELL_BYTES, Cells, from_words, words
+
+MAGIC = b"THFR"
+VERSION = 1
+HEADER_BYTES = 128
+PLAIN_BYTES_MAX = 8 * 1024 * 1024  # what a decoder will ever allocate for one body
+_HEADER = struct.Struct("<4sHBBIIIIQIIQQqqQQ16s16sQ")
+_CHECKSUM_AT = HEADER_BYTES - 8
+_ZSTD_LEVEL = 1
+
+
+class Codec(IntEnum):
+    """How a body is stored."""
+
+    PLAIN = 0
+    COLUMNS = 1
+    COLUMNS_ZSTD = 2
+
+
+class Body(IntEnum):
+    """What a body holds."""
+
+    CELLS = 1
+    ENTRIES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameHeader:
+    """What a frame says of itself.
+
+    `first_ordinal` is the number of its first cell in its log. In EVENTS, `input_ordinal` counts the TAPE cells that
+    the engine had consumed when the frame was written, and `output_index` the output records of the last of them that
+    the frame has reached; elsewhere both are 0.
+    """
+
+    log_id: bytes
+    writer: int
+    epoch: int
+    first_ordinal: int
+    body: Body = Body.CELLS
+    codec: Codec = Codec.COLUMNS_ZSTD
+    flags: int = 0
+    count: int = 0
+    stored_bytes: int = 0
+    plain_bytes: int = 0
+    output_index: int = 0
+    input_ordinal: int = 0
+    first_time: int = 0
+    last_time: int = 0
+    filter_low: int = 0
+    filter_high: int = 0
+
+    @property
+    def next_ordinal(self) -> int:
+        """The ordinal of the cell after the last."""
+        return self.first_ordinal + self.count
+
+
+def instrument_filter(instruments: np.ndarray) -> tuple[int, int]:
+    """A 128-bit Bloom filter of instrument ids (two bits each), for readers that skip."""
+    bits = 0
+    for instrument in np.unique(instruments).tolist():
+        mixed = (instrument * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        bits |= 1 << (mixed >> 57) | 1 << ((mixed >> 50) & 127)
+    return bits & 0xFFFFFFFFFFFFFFFF, bits >> 64
+
+
+def may_hold(header: FrameHeader, instrument: int) -> bool:
+    """False only where the frame certainly has no cell of that instrument."""
+    low, high = instrument_filter(np.array([instrument], np.uint32))
+    return header.filter_low & low == low and header.filter_high & high == high
+
+
+def encode_frame(cells: Cells, header: FrameHeader) -> bytes:
+    """Cells as one frame; the header's codec is used, its counts, times, filter and checksum are filled in.
+
+    Raises:
+        DataError: There are no cells, or more than a frame may hold.
+    """
+    plain_bytes = len(cells) * CELL_BYTES
+    if not 0 < plain_bytes <= PLAIN_BYTES_MAX:
+        raise DataError(f"a frame cannot hold {len(cells)} cells", hint=f"1 to {PLAIN_BYTES_MAX // CELL_BYTES}")
+    array = words(cells)
+    if header.codec is Codec.PLAIN:
+        body = array.tobytes()
+    else:
+        body = columns.encode(array)
+        if header.codec is Codec.COLUMNS_ZSTD:
+            body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(body)
+    low, high = instrument_filter(cells["instrument"])
+    first = cells["cells"] > 0
+    times = cells["ts_recv"][first] if first.any() else np.zeros(1, np.int64)
+    filled = replace(
+        header,
+        body=Body.CELLS,
+        count=len(cells),
+        stored_bytes=len(body),
+        plain_bytes=plain_bytes,
+        first_time=int(times[0]),
+        last_time=int(times[-1]),
+        filter_low=low,
+        filter_high=high,
+    )
+    return seal(filled, body)
+
+
+def seal(header: FrameHeader, body: bytes) -> bytes:
+    """A header (its counts already right) and its stored body as one message."""
+    head = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        header.body,
+        header.codec,
+        header.flags,
+        header.count,
+        header.stored_bytes,
+        header.plain_bytes,
+        header.writer,
+        header.epoch,
+        header.output_index,
+        header.first_ordinal,
+        header.input_ordinal,
+        header.first_time,
+        header.last_time,
+        header.filter_low,
+        header.filter_high,
+        header.log_id,
+        bytes(16),
+        0,
+    )
+    hasher = xxhash.xxh3_64(head[:_CHECKSUM_AT])
+    hasher.update(body)
+    return head[:_CHECKSUM_AT] + hasher.intdigest().to_bytes(8, "little") + body
+
+
+def read_header(frame: bytes) -> FrameHeader:
+    """The header alone, its checksum verified over the whole frame.
+
+    Raises:
+        DecodeError: Too short, a wrong magic, an unknown version, body or codec, or a checksum that disagrees.
+    """
+    if len(frame) < HEADER_BYTES:
+        raise DecodeError(f"a frame of {len(frame)} bytes is shorter than its header", position="byte 0")
+    if frame[:4] != MAGIC:
+        raise DecodeError(f"no frame: magic {bytes(frame[:4])!r} instead of {MAGIC!r}", position="byte 0")
+    fields = _HEADER.unpack_from(frame)
+    version, body, codec = fields[1], fields[2], fields[3]
+    if version != VERSION:
+        raise DecodeError(
+            f"frame version {version} is unknown", position="byte 4", hint="a newer tapehouse wrote it: upgrade"
+        )
+    hasher = xxhash.xxh3_64(frame[:_CHECKSUM_AT])
+    hasher.update(memoryview(frame)[HEADER_BYTES:])
+    if hasher.intdigest() != fields[19]:
+        raise DecodeError("a frame's checksum disagrees", position=f"byte {_CHECKSUM_AT}", hint="it is torn or damaged")
+    if body not in Body.__members__.values() or codec not in Codec.__members__.values():
+        raise DecodeError(f"frame body {body} or codec {codec} is unknown", position="byte 6")
+    header = FrameHeader(
+        body=Body(body),
+        codec=Codec(codec),
+        flags=fields[4],
+        count=fields[5],
+        stored_bytes=fields[6],
+        plain_bytes=fields[7],
+        writer=fields[8],
+        epoch=fields[9],
+        output_index=fields[10],
+        first_ordinal=fields[11],
+        input_ordinal=fields[12],
+        first_time=fields[13],
+        last_time=fields[14],
+        filter_low=fields[15],
+        filter_high=fields[16],
+        log_id=fields[17],
+    )
+    if header.stored_bytes != len(frame) - HEADER_BYTES:
+        raise DecodeError(f"a frame's body has {len(frame) - HEADER_BYTES} bytes, not {header.stored_bytes}")
+    return header
+
+
+def decode_frame(frame: bytes) -> tuple[FrameHeader, Cells]:
+    """A frame's header and its cells (a fresh or read-only array of dtype CELL).
+
+    Raises:
+        DecodeError: The frame is torn, damaged, of an unknown version, or holds no cells.
+    """
+    header = read_header(frame)
+    if header.body is not Body.CELLS:
+        raise DecodeError(f"a frame of {header.body.name.lower()} where cells were expected")
+    if header.plain_bytes != header.count * CELL_BYTES or not 0 < header.plain_bytes <= PLAIN_BYTES_MAX:
+        raise DecodeError(f"a frame of {header.count} cells cannot have {header.plain_bytes} bytes")
+    body = memoryview(frame)[HEADER_BYTES:]
+    if header.codec is Codec.PLAIN:
+        if header.stored_bytes != header.plain_bytes:
+            raise DecodeError("a plain frame's stored size is not its plain size")
+        return header, np.frombuffer(body, CELL)
+    packed = bytes(body)
+    if header.codec is Codec.COLUMNS_ZSTD:
+        try:
+            packed = zstandard.ZstdDecompressor().decompress(
+                packed, max_output_size=columns.worst_bytes(header.count), allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            raise DecodeError(f"a frame's body does not decompress: {error}") from error
+    return header, from_words(columns.decode(packed, header.count))
