@@ -3,7 +3,7 @@
 The n x 8 matrix of 64-bit words is stored column by column in the order of `_ORDER`, each value as a zigzag varint of
 its difference to the value above it, a run of zero differences as 0 and its length. Three columns are first made small:
 receive time becomes its distance to event time, and price and size of first cells are divided by their greatest common
-divisor in the frame. docs/formats/frame.md has the byte-exact account.
+divisor in the frame, but for undefined ones. docs/formats/frame.md has the byte-exact account.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.kernel import Array, Int, kernel
+from tapehouse.core.units import UNDEFINED
 
 WORDS = 8
 _PREFIX_BYTES = 16  # the two divisors, u64 little-endian
@@ -55,10 +56,10 @@ def _magnitude(value: Int) -> Int:
 
 @kernel()
 def _common_divisor(array: Array, column: Int) -> Int:
-    """The greatest common divisor of a column over first cells; at least 1."""
+    """The greatest common divisor of a column over first cells where it is defined; at least 1."""
     divisor = np.uint64(0)
     for row in range(array.shape[0]):
-        if (array[row, _SMALL] >> 56) & 255 == 0:
+        if (array[row, _SMALL] >> 56) & 255 == 0 or array[row, column] == UNDEFINED:
             continue
         value = _magnitude(array[row, column])
         while value != 0:
@@ -84,9 +85,9 @@ def _stored(array: Array, row: Int, column: Int, price_divisor: Int, size_diviso
     value = array[row, column]
     if column == _TS_RECV:
         return value - array[row, _TS_EVENT]
-    if column == _PRICE and (array[row, _SMALL] >> 56) & 255 != 0:
+    if column == _PRICE and (array[row, _SMALL] >> 56) & 255 != 0 and value != UNDEFINED:
         return value // np.int64(price_divisor)
-    if column == _SIZE and (array[row, _SMALL] >> 56) & 255 != 0:
+    if column == _SIZE and (array[row, _SMALL] >> 56) & 255 != 0 and value != UNDEFINED:
         return value // np.int64(size_divisor)
     return value
 
@@ -178,9 +179,9 @@ def _decode(body: Array, order: Array, array: Array) -> Int:
                 value_out = stored
                 if column == _TS_RECV:
                     value_out = stored + array[row, _TS_EVENT]
-                elif column == _PRICE and (array[row, _SMALL] >> 56) & 255 != 0:
+                elif column == _PRICE and (array[row, _SMALL] >> 56) & 255 != 0 and stored != UNDEFINED:
                     value_out = stored * price_factor
-                elif column == _SIZE and (array[row, _SMALL] >> 56) & 255 != 0:
+                elif column == _SIZE and (array[row, _SMALL] >> 56) & 255 != 0 and stored != UNDEFINED:
                     value_out = stored * size_factor
                 array[row, column] = value_out
                 row += 1

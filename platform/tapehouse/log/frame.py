@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 import numpy as np
 import xxhash
 import zstandard
-from tapehouse.core.errors import DataError, DecodeError
+from tapehouse.core.errors import DataError, DecodeError, InvariantError
+from tapehouse.core.ids import LOG_ID_BYTES
 from tapehouse.log import columns
 from tapehouse.market.cell import CELL, CELL_BYTES, Cells, from_words, words
 
@@ -41,13 +42,20 @@ class Body(IntEnum):
     ENTRIES = 2
 
 
+class FrameFlag(IntFlag):
+    """What else a reader must know; bits that it does not know are to be ignored."""
+
+    PARTIAL = 1  # the append that this frame is part of goes on: the input position is not reached yet
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameHeader:
     """What a frame says of itself.
 
-    `first_ordinal` is the number of its first cell in its log. In EVENTS, `input_ordinal` counts the TAPE cells that
-    the engine had consumed when the frame was written, and `output_index` the output records of the last of them that
-    the frame has reached; elsewhere both are 0.
+    `first_ordinal` is the number of its first cell in its log. `input_ordinal` and `output_index` are the writer's
+    position in its own input, of which these cells are the outcome: in EVENTS the TAPE cells that the engine had
+    consumed and the output records of the last of them, in TAPE the last sequence of CMDS that was admitted; elsewhere
+    both are 0. The position is *reached* only by a frame without the flag PARTIAL.
     """
 
     log_id: bytes
@@ -71,6 +79,11 @@ class FrameHeader:
     def next_ordinal(self) -> int:
         """The ordinal of the cell after the last."""
         return self.first_ordinal + self.count
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the rest of the same append follows in the next frame."""
+        return bool(self.flags & FrameFlag.PARTIAL)
 
 
 def instrument_filter(instruments: np.ndarray) -> tuple[int, int]:
@@ -122,8 +135,24 @@ def encode_frame(cells: Cells, header: FrameHeader) -> bytes:
 
 
 def seal(header: FrameHeader, body: bytes) -> bytes:
-    """A header (its counts already right) and its stored body as one message."""
-    head = _HEADER.pack(
+    """A header (its counts already right) and its stored body as one message.
+
+    Raises:
+        InvariantError: A field does not fit its place.
+    """
+    if len(header.log_id) != LOG_ID_BYTES:
+        raise InvariantError(f"a log id of {len(header.log_id)} bytes, not {LOG_ID_BYTES}")
+    try:
+        head = _pack(header)
+    except struct.error as error:
+        raise InvariantError(f"a frame header's field does not fit: {error}") from error
+    hasher = xxhash.xxh3_64(head[:_CHECKSUM_AT])
+    hasher.update(body)
+    return head[:_CHECKSUM_AT] + hasher.intdigest().to_bytes(8, "little") + body
+
+
+def _pack(header: FrameHeader) -> bytes:
+    return _HEADER.pack(
         MAGIC,
         VERSION,
         header.body,
@@ -145,9 +174,6 @@ def seal(header: FrameHeader, body: bytes) -> bytes:
         bytes(16),
         0,
     )
-    hasher = xxhash.xxh3_64(head[:_CHECKSUM_AT])
-    hasher.update(body)
-    return head[:_CHECKSUM_AT] + hasher.intdigest().to_bytes(8, "little") + body
 
 
 def read_header(frame: bytes) -> FrameHeader:
@@ -211,12 +237,17 @@ def decode_frame(frame: bytes) -> tuple[FrameHeader, Cells]:
         if header.stored_bytes != header.plain_bytes:
             raise DecodeError("a plain frame's stored size is not its plain size")
         return header, np.frombuffer(body, CELL)
-    packed = bytes(body)
-    if header.codec is Codec.COLUMNS_ZSTD:
-        try:
-            packed = zstandard.ZstdDecompressor().decompress(
-                packed, max_output_size=columns.worst_bytes(header.count), allow_extra_data=False
-            )
-        except zstandard.ZstdError as error:
-            raise DecodeError(f"a frame's body does not decompress: {error}") from error
+    packed = _decompress(bytes(body), header.count) if header.codec is Codec.COLUMNS_ZSTD else bytes(body)
     return header, from_words(columns.decode(packed, header.count))
+
+
+def _decompress(body: bytes, count: int) -> bytes:
+    """A zstd body's columns; what it claims to hold is looked at before any of it is allocated."""
+    limit = columns.worst_bytes(count)
+    try:
+        claimed = zstandard.frame_content_size(body)
+        if claimed > limit:
+            raise DecodeError(f"a body of {count} cells claims {claimed} bytes of columns")
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=limit, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DecodeError(f"a frame's body does not decompress: {error}") from error

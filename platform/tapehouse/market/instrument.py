@@ -71,22 +71,27 @@ class Instrument:
         )
 
 
-_NAMES = {field.name for field in fields(Instrument)}
+_TYPES = {field.name: str(field.type) for field in fields(Instrument)}  # `int` and `str`, as annotated
 
 
 def read_definition(record: Cells) -> Instrument:
     """The instrument that a definition record defines.
 
     Raises:
-        DecodeError: It is no JSON object, of an unknown version, or lacks a field.
+        DecodeError: It is no JSON object, of an unknown version, lacks a field, or has one of a wrong type; fields
+            that this version does not know are ignored.
     """
     try:
         body: dict[str, Any] = json.loads(unpack_payload(record))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"an instrument definition is no JSON: {error}") from error
     if not isinstance(body, dict) or body.get("type") != "instrument" or body.get("version") != 1:
         raise DecodeError(f"no instrument definition of version 1: {str(body)[:80]}")
+    known = {name: value for name, value in body.items() if name in _TYPES}
+    for name, value in known.items():
+        if type(value).__name__ != _TYPES[name]:
+            raise DecodeError(f"an instrument definition's {name} is {value!r}, no {_TYPES[name]}")
     try:
-        return Instrument(**{name: value for name, value in body.items() if name in _NAMES})
+        return Instrument(**known)
     except TypeError as error:
         raise DecodeError(f"an instrument definition lacks a field: {error}") from error

@@ -89,16 +89,22 @@ def record_starts(cells: Cells) -> npt.NDArray[np.int64]:
 
 
 def whole_records(cells: Cells, limit: int) -> int:
-    """The most cells, at most `limit` but at least one record, that end where a record ends."""
+    """The most cells, at most `limit` but at least one record, that end where a record ends.
+
+    Raises:
+        DecodeError: The cells begin inside a record, or the first record is not all there.
+    """
     if len(cells) <= limit:
         return len(cells)
-    end = limit
-    while end > 0 and cells["cells"][end] == 0:
-        end -= 1
+    near = cells["cells"][max(0, limit - CELLS_MAX) : limit + 1]  # a record that crosses `limit` begins in here
+    begins = np.flatnonzero(near)
+    end = max(0, limit - CELLS_MAX) + int(begins[-1]) if len(begins) else 0
     if end == 0:
         end = int(cells["cells"][0])
-        if not 0 < end <= CELLS_MAX:
+        if end == 0:
             raise DecodeError("a batch of cells begins inside a record", position="cell 0")
+        if end > len(cells):
+            raise DecodeError(f"a record of {end} cells is cut off after {len(cells)}", position="cell 0")
     return end
 
 

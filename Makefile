@@ -1,0 +1,61 @@
+# Every target makes the environment that it needs, in .venv, from hashed lock files; a second run is quick.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+TAPEHOUSE := .venv/bin/tapehouse
+PYTEST := $(PYTHON) -m pytest
+UV ?= uv
+ARGS ?=
+
+LOCK := $(UV) pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--custom-compile-command "make lock" --quiet --extra demo
+
+.PHONY: help base dev demo test check integration-test test-chaos benchmark load-test format lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20
+
+base:
+	@infra/environment.sh base
+
+dev:
+	@infra/environment.sh dev
+
+demo: base ## The whole loop on a generated market day; ends with the proof (ARGS="--lobster ZIP" for other data)
+	@$(TAPEHOUSE) demo $(ARGS)
+
+test: dev ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
+	@$(PYTEST) -m "not chaos and not bench and not load" $(ARGS)
+
+check: dev ## Lint, format, types, and the imports between rooms
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@$(PYTEST) -q tests/arch
+
+integration-test: dev ## Only the tests against real servers
+	@$(PYTEST) tests/integration -m "not chaos and not bench and not load" $(ARGS)
+
+test-chaos: dev ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
+	@$(PYTEST) -m chaos --timeout=1800 $(ARGS)
+
+benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one)
+	@$(TAPEHOUSE) bench $(ARGS)
+
+load-test: dev ## Many clients for minutes against a cluster of three
+	@$(PYTEST) tests/bench -m load --timeout=1800 $(ARGS)
+
+format: dev ## Rewrite the sources in the project's format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+lock: ## Choose new versions of all dependencies (needs uv)
+	@$(LOCK) --upgrade --group build --output-file requirements.txt
+	@$(LOCK) --upgrade --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: ## Remove the environment and everything generated
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

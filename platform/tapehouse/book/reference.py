@@ -1,0 +1,259 @@
+"""The slow, obvious books: dicts of prices, lists of orders. The oracle that the kernels are held against.
+
+Same rules, same statuses, same snapshot bytes as `kernels`, and none of its tricks: prices stay prices, an order is
+found by looking, the best level is the maximum.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tapehouse.book.layout import PRICE_MAX, SIZE_MAX, Status
+from tapehouse.core.units import UNDEFINED
+from tapehouse.market import Action, Cells, Flag, Kind, Side
+
+ACTIONS_WITHOUT_EFFECT = (Action.TRADE, Action.FILL, Action.NONE)
+ACTIONS_WITH_EFFECT = (Action.ADD, Action.CANCEL, Action.MODIFY, Action.CLEAR)
+
+
+@dataclass(slots=True)
+class Order:
+    """A known order, in its level's list."""
+
+    order_id: int
+    size: int
+
+
+@dataclass(slots=True)
+class Level:
+    """What rests at one price of one side: known orders, oldest first, and a quantity of unknown ones."""
+
+    anonymous: int = 0
+    orders: list[Order] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Known and anonymous together."""
+        return self.anonymous + sum(order.size for order in self.orders)
+
+
+@dataclass(slots=True)
+class ReferenceBook:
+    """The book of one slot: for each side (0 bid, 1 ask) its levels by price; empty levels are not kept."""
+
+    tick: int
+    window: int
+    pinned: int | None = None
+    base: int | None = None
+    in_snapshot: bool = False
+    sides: tuple[dict[int, Level], dict[int, Level]] = field(default_factory=lambda: ({}, {}))
+
+    def find(self, order_id: int) -> tuple[int, int, Order] | None:
+        """Side, price and order of a live order."""
+        for side, levels in enumerate(self.sides):
+            for price, level in levels.items():
+                for order in level.orders:
+                    if order.order_id == order_id:
+                        return side, price, order
+        return None
+
+    def remove(self, side: int, price: int, order: Order) -> None:
+        """Take an order out, and its level where it was the last of it."""
+        self.sides[side][price].orders.remove(order)
+        self.tidy(side, price)
+
+    def tidy(self, side: int, price: int) -> None:
+        """Forget a level without size."""
+        if price in self.sides[side] and self.sides[side][price].size == 0:
+            del self.sides[side][price]
+
+    def fault(self, price: int) -> Status:
+        """OK where the book can hold that price."""
+        if self.base is None or not self.base <= price <= self.base + (self.window - 1) * self.tick:
+            return Status.OUT_OF_WINDOW
+        return Status.OFF_TICK if (price - self.base) % self.tick else Status.OK
+
+    def claim(self, price: int) -> Status:
+        """As `fault`, after laying the window around the first price."""
+        if self.base is None:
+            if abs(price) > PRICE_MAX:
+                return Status.OUT_OF_WINDOW
+            if price % self.tick:
+                return Status.OFF_TICK
+            lowest = price - self.window // 2 * self.tick
+            self.base = 0 if lowest < 0 <= price else lowest
+        return self.fault(price)
+
+    def clear(self) -> None:
+        """Empty both sides, and the window unless it is pinned."""
+        for levels in self.sides:
+            levels.clear()
+        self.base = self.pinned
+
+
+class ReferenceBooks:
+    """As `make_books`, with the same meaning of every argument and status."""
+
+    def __init__(self, instruments: int, *, orders: int, levels: int) -> None:
+        self.books: list[ReferenceBook | None] = [None] * instruments
+        self.orders_max = orders
+        self.window = levels
+        self.stats: list[Counter[Status]] = [Counter() for _ in range(instruments + 1)]
+
+    def define(self, slot: int, tick_size: int, *, base: int | None = None) -> None:
+        """See `layout.define`; only for slots that are still undefined."""
+        self.books[slot] = ReferenceBook(tick_size, self.window, pinned=base, base=base)
+
+    def live(self) -> int:
+        """Known orders of all slots."""
+        levels = (level for book in self.books if book for side in book.sides for level in side.values())
+        return sum(len(level.orders) for level in levels)
+
+    def apply(self, slot: int, cells: Cells, row: int) -> Status:
+        """See `kernels.apply`."""
+        if not 0 <= row < len(cells):
+            self.stats[-1][Status.OUT_OF_RANGE] += 1
+            return Status.OUT_OF_RANGE
+        cell = cells[row]
+        if cell["kind"] not in (Kind.MBO, Kind.MBP) or cell["cells"] == 0:
+            return Status.OK
+        if not 0 <= slot < len(self.books):
+            self.stats[-1][Status.OUT_OF_RANGE] += 1
+            return Status.OUT_OF_RANGE
+        fields = {name: int(cell[name]) for name in ("kind", "action", "side", "flags", "order_id", "price", "size")}
+        status = self._change(self.books[slot], **fields)
+        self.stats[slot][status] += 1
+        return status
+
+    def _change(
+        self,
+        book: ReferenceBook | None,
+        *,
+        kind: int,
+        action: int,
+        side: int,
+        flags: int,
+        order_id: int,
+        price: int,
+        size: int,
+    ) -> Status:
+        if book is None:
+            return Status.UNDEFINED_SLOT
+        if action in ACTIONS_WITHOUT_EFFECT:
+            return Status.OK
+        if action not in ACTIONS_WITH_EFFECT:
+            return Status.BAD_ACTION
+        flagged = bool(flags & Flag.SNAPSHOT)
+        if action == Action.CLEAR or (flagged and not book.in_snapshot):
+            book.clear()
+        book.in_snapshot = flagged
+        if action == Action.CLEAR:
+            return Status.OK
+        number = {int(Side.BID): 0, int(Side.ASK): 1}.get(side)
+        if kind == Kind.MBO and action == Action.CANCEL:
+            return self._cancel(book, number, order_id, price, size)
+        if number is None:
+            return Status.BAD_SIDE
+        if kind == Kind.MBP:
+            return self._set_level(book, number, price, 0 if action == Action.CANCEL else size)
+        if not (0 if action == Action.MODIFY else 1) <= size <= SIZE_MAX:
+            return Status.BAD_SIZE
+        found = book.find(order_id) if order_id else None
+        if found:
+            status = self._modify(book, found, number, price, size)
+            return Status.DUPLICATE_ORDER if action == Action.ADD and status == Status.OK else status
+        if action == Action.MODIFY and (order_id == 0 or size == 0):
+            return Status.UNKNOWN_ORDER
+        status = self._enter(book, number, order_id, price, size)
+        return Status.UNKNOWN_ORDER if action == Action.MODIFY and status == Status.OK else status
+
+    def _enter(self, book: ReferenceBook, side: int, order_id: int, price: int, size: int) -> Status:
+        fault = book.claim(price)
+        if fault:
+            return fault
+        level = book.sides[side].get(price, Level())
+        if level.size + size > SIZE_MAX:
+            return Status.BAD_SIZE
+        if order_id and self.live() >= self.orders_max:
+            return Status.TABLE_FULL
+        book.sides[side][price] = level
+        if order_id:
+            level.orders.append(Order(order_id, size))
+        else:
+            level.anonymous += size
+        return Status.OK
+
+    def _modify(self, book: ReferenceBook, found: tuple[int, int, Order], side: int, price: int, size: int) -> Status:
+        old_side, old_price, order = found
+        fault = book.fault(price)
+        if size and not fault and (side, price) == (old_side, old_price) and size <= order.size:
+            order.size = size
+            return Status.OK
+        book.remove(old_side, old_price, order)
+        if size == 0:
+            return Status.OK
+        return fault or self._enter(book, side, order.order_id, price, size)
+
+    def _cancel(self, book: ReferenceBook, side: int | None, order_id: int, price: int, size: int) -> Status:
+        if size <= 0:
+            return Status.BAD_SIZE
+        found = book.find(order_id) if order_id else None
+        if found:
+            at_side, at_price, order = found
+            remaining = order.size
+            if size < remaining:
+                order.size -= size
+                return Status.OK
+            book.remove(at_side, at_price, order)
+            return Status.OK if size in (remaining, UNDEFINED) else Status.EXCESS_SIZE
+        level = book.sides[side].get(price) if side is not None and size != UNDEFINED else None
+        if side is None or level is None:
+            return Status.UNKNOWN_ORDER
+        taken = min(size, level.anonymous)
+        level.anonymous -= taken
+        book.tidy(side, price)
+        return Status.OK if order_id == 0 and taken == size else Status.UNKNOWN_ORDER
+
+    def _set_level(self, book: ReferenceBook, side: int, price: int, size: int) -> Status:
+        if not 0 <= size <= SIZE_MAX:
+            return Status.BAD_SIZE
+        if size == 0 and book.base is None:
+            return Status.OK
+        fault = book.claim(price) if size else book.fault(price)
+        if fault:
+            return fault
+        level = book.sides[side].setdefault(price, Level())
+        dropped = False
+        while level.size - level.anonymous > size:
+            level.orders.pop()
+            dropped = True
+        level.anonymous += size - level.size
+        book.tidy(side, price)
+        return Status.ORDERS_DROPPED if dropped else Status.OK
+
+    def levels(self, slot: int, side: int) -> list[tuple[int, int, int]]:
+        """See `view.levels`."""
+        book = self.books[slot]
+        if book is None:
+            return []
+        prices = sorted(book.sides[side], reverse=side == 0)
+        return [(price, book.sides[side][price].size, len(book.sides[side][price].orders)) for price in prices]
+
+    def snapshot(self) -> bytes:
+        """See `canonical.snapshot`: the same bytes."""
+        words: list[int] = [1, len(self.books), self.window, self.orders_max]
+        for book in self.books:
+            if book is None:
+                words.append(0)
+                continue
+            pinned, base = (UNDEFINED if value is None else value for value in (book.pinned, book.base))
+            words += [book.tick, pinned, base, int(book.in_snapshot)]
+            for side, levels in enumerate(book.sides):
+                words.append(len(levels))
+                for price in sorted(levels, reverse=side == 0):
+                    words += [price, levels[price].anonymous, len(levels[price].orders)]
+                    for order in levels[price].orders:
+                        words += [order.order_id, order.size]
+        return b"TAPEBOOK" + b"".join(struct.pack("<Q", word % 2**64) for word in words)

@@ -1,0 +1,40 @@
+"""The only importer of `nats`: the embedded cluster, the connection, logs in JetStream, leases, services."""
+
+from tapehouse.bus.cluster import Cluster, ClusterConfig, ClusterStatus, NodeEndedError, NodeStatus, StopReport
+from tapehouse.bus.connection import Bus, connect
+from tapehouse.bus.jetstream import JetStreamLog
+from tapehouse.bus.state import default_directory
+from tapehouse.bus.streams import StreamAdmin, StreamStatus
+from tapehouse.bus.topology import (
+    StreamSpec,
+    cmds_spec,
+    events_spec,
+    kv_spec,
+    out_spec,
+    parked_spec,
+    snaps_spec,
+    tape_spec,
+)
+
+__all__ = [
+    "Bus",
+    "Cluster",
+    "ClusterConfig",
+    "ClusterStatus",
+    "JetStreamLog",
+    "NodeEndedError",
+    "NodeStatus",
+    "StopReport",
+    "StreamAdmin",
+    "StreamSpec",
+    "StreamStatus",
+    "cmds_spec",
+    "connect",
+    "default_directory",
+    "events_spec",
+    "kv_spec",
+    "out_spec",
+    "parked_spec",
+    "snaps_spec",
+    "tape_spec",
+]

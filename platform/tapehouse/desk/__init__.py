@@ -1,0 +1,45 @@
+"""Commands, events, risk, orders, positions and profit, the paper exchange."""
+
+from tapehouse.desk.kernels import (
+    BUY,
+    GTC,
+    IOC,
+    LADDER,
+    OK,
+    POST_ONLY,
+    REASONS,
+    SELL,
+    UNKNOWN_ORDER,
+    cancel_order,
+    cancel_side,
+    emit_order,
+    on_liquidity,
+    on_trade,
+    shrink_queues,
+    submit,
+)
+from tapehouse.desk.money import POWERS
+from tapehouse.desk.state import Desk, define_instrument, make_desk
+
+__all__ = [
+    "BUY",
+    "GTC",
+    "IOC",
+    "LADDER",
+    "OK",
+    "POST_ONLY",
+    "POWERS",
+    "REASONS",
+    "SELL",
+    "UNKNOWN_ORDER",
+    "Desk",
+    "cancel_order",
+    "cancel_side",
+    "define_instrument",
+    "emit_order",
+    "make_desk",
+    "on_liquidity",
+    "on_trade",
+    "shrink_queues",
+    "submit",
+]

@@ -1,0 +1,33 @@
+"""The sequencer, the compiled loop, the engine machine, its gated mode, and what a strategy is."""
+
+from tapehouse.engine.gated import GatedEngine
+from tapehouse.engine.machine import Digests, Engine
+from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, listen, read_tape, record
+from tapehouse.engine.strategy import (
+    CancelSide,
+    CompiledStrategy,
+    Intent,
+    PythonStrategy,
+    Strategy,
+    Submit,
+    View,
+)
+
+__all__ = [
+    "CancelSide",
+    "ClockSource",
+    "CompiledStrategy",
+    "Digests",
+    "Engine",
+    "GatedEngine",
+    "Intent",
+    "PythonStrategy",
+    "Sequencer",
+    "Strategy",
+    "Submit",
+    "TapeState",
+    "View",
+    "listen",
+    "read_tape",
+    "record",
+]

@@ -1,0 +1,347 @@
+"""The compiled loop: cell -> book -> paper exchange -> pricing -> strategy -> risk -> decision.
+
+It runs over a batch of cells and stops where Python must act: at a slow record (definition, command, epoch), at a
+Python strategy's turn, at a full output, or at a record that breaks a rule. The caller acts and calls again with the
+row that it returned. Everything it changes is in the arrays that it is given.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tapehouse.book import apply, best_price, best_size, level_size
+from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.units import UNDEFINED
+from tapehouse.desk import BUY, SELL, cancel_side, on_liquidity, on_trade, shrink_queues, submit
+from tapehouse.desk.state import (
+    CASH,
+    INDEX,
+    INSTRUMENT_ID,
+    INSTRUMENTS_MAX,
+    LAST_TRADE,
+    LOT,
+    NOW,
+    ORDER_ACCOUNT,
+    ORDER_LEFT,
+    ORDER_PRICE,
+    ORDER_SIDE,
+    ORDINAL,
+    OUT_ROWS,
+    POSITION,
+    SYMBOL_IDS_MAX,
+    TICK,
+)
+from tapehouse.engine.strategy import (
+    CANCEL_SIDE,
+    INTENT_COLUMNS,
+    INTENT_KIND,
+    INTENT_PRICE,
+    INTENT_SIDE,
+    INTENT_SIZE,
+    INTENT_TIME_IN_FORCE,
+    INTENTS_MAX,
+    NUMBER_CHAIN_DELTA,
+    NUMBER_VOLATILITY,
+    NUMBERS,
+    STRATEGY_SIGNATURE,
+    SUBMIT,
+    VIEW_ASK,
+    VIEW_ASK_SIZE,
+    VIEW_BID,
+    VIEW_BID_SIZE,
+    VIEW_CASH,
+    VIEW_ENTRIES,
+    VIEW_INSTRUMENT,
+    VIEW_LAST_TRADE,
+    VIEW_LOT,
+    VIEW_NOW,
+    VIEW_ORDINAL,
+    VIEW_OWN_ASK,
+    VIEW_OWN_ASK_LEFT,
+    VIEW_OWN_BID,
+    VIEW_OWN_BID_LEFT,
+    VIEW_POSITION,
+    VIEW_SLOT,
+    VIEW_TICK,
+)
+from tapehouse.market import KIND_SKIPPED_FROM, Action, Flag, Kind, Side
+from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
+
+# Why the loop returned.
+DONE, SLOW_RECORD, STRATEGY_TURN, OUTPUT_FULL, UNKNOWN_KIND, UNDEFINED_INSTRUMENT, TIME_BACKWARDS, BAD_RECORD = range(8)
+
+OUTPUT_MARGIN = 2048  # rows that one record may produce at most: 64 fills, 16 intents of 10 records or 64 cancels
+STRATEGY_ACCOUNT = 0
+PRICE_INTERVAL_NS = 1_000_000_000  # of engine time, between two pricings of a whole chain
+
+_MBO, _MBP, _QUOTE, _TRADE = int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(Kind.TRADE)
+_STATUS, _OPTION_QUOTE, _CLOCK, _GAP, _RAW = (
+    int(Kind.STATUS), int(Kind.OPTION_QUOTE), int(Kind.CLOCK), int(Kind.GAP), int(Kind.RAW),
+)  # fmt: skip
+_COMMAND, _DEFINITION, _EPOCH = int(Kind.COMMAND), int(Kind.DEFINITION), int(Kind.EPOCH)
+_TRADE_ACTION = int(Action.TRADE)
+_BID = int(Side.BID)
+_ASK = int(Side.ASK)
+_LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
+_UNDEFINED = UNDEFINED
+_PYTHON = 1
+
+
+class Routes(NamedTuple):
+    """Where an instrument id leads, and what was last shown to the strategy."""
+
+    slots: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): book slot of an id, -1 for none
+    options: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): option of an id, -1 for none
+    tops: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX, 4): bid, bid size, ask, ask size of the last call
+    quotes: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX, 2): the bid and ask that the last QUOTE record set
+    priced: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX,): engine time of the chain's last pricing
+    numbers: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX, NUMBERS): the chain's numbers at that time
+    underlyings: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): book slot under an option id, -1 for none
+
+
+class Scratch(NamedTuple):
+    """Working space; nothing in it outlives a call."""
+
+    view: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.float64]
+    intents: npt.NDArray[np.int64]
+    ladder: npt.NDArray[np.int64]
+    level: npt.NDArray[np.int64]  # (1, 8): one made-up cell
+
+
+def make_routes() -> Routes:
+    """No instrument leads anywhere yet."""
+    return Routes(
+        slots=np.full(SYMBOL_IDS_MAX, -1, np.int64),
+        options=np.full(SYMBOL_IDS_MAX, -1, np.int64),
+        tops=np.full((INSTRUMENTS_MAX, 4), UNDEFINED, np.int64),
+        quotes=np.full((INSTRUMENTS_MAX, 2), UNDEFINED, np.int64),
+        priced=np.zeros(INSTRUMENTS_MAX, np.int64),
+        numbers=np.zeros((INSTRUMENTS_MAX, NUMBERS), np.float64),
+        underlyings=np.full(SYMBOL_IDS_MAX, -1, np.int64),
+    )
+
+
+def make_scratch() -> Scratch:
+    """Fresh working space."""
+    return Scratch(
+        view=np.zeros(VIEW_ENTRIES, np.int64),
+        numbers=np.zeros(NUMBERS, np.float64),
+        intents=np.zeros((INTENTS_MAX, INTENT_COLUMNS), np.int64),
+        ladder=np.zeros((2, 8), np.int64),
+        level=np.zeros((1, 8), np.int64),
+    )
+
+
+@kernel()
+def _book_record(desk: State, books: State, out: Array, powers: Array, words: Array, row: Int, slot: Int) -> None:
+    """An MBO or MBP record: trades first, then the book, then what the change means for our resting orders."""
+    packed = words[row, 7]
+    action = packed & 255
+    side = (packed >> 8) & 255
+    price = words[row, 4]
+    if action == _TRADE_ACTION:
+        on_trade(desk, out, powers, slot, price, words[row, 5], side)
+        return
+    if desk.working_count[slot] == 0:
+        apply(books, slot, words, row)
+        return
+    which = BUY if side == _BID else SELL
+    before = level_size(books, slot, which, price)
+    apply(books, slot, words, row)
+    after = level_size(books, slot, which, price)
+    if after > before:
+        on_liquidity(desk, out, powers, slot, which, price, after - before)
+    shrink_queues(desk, books, slot)
+
+
+@kernel()
+def _set_level(books: State, slot: Int, level: Array, side: Int, price: Int, size: Int) -> None:
+    """Set one level's whole size by a made-up MBP cell."""
+    level[0, 4] = price
+    level[0, 5] = size
+    level[0, 6] = (_MBP << 48) | (1 << 56)
+    level[0, 7] = (Action.MODIFY if size > 0 else Action.CANCEL) | (side << 8)
+    apply(books, slot, level, 0)
+
+
+@kernel()
+def _quote_record(desk: State, books: State, routes: State, scratch: State, words: Array, row: Int, slot: Int) -> None:
+    """A QUOTE record replaces the one level of each side that the last one set."""
+    quotes = routes.quotes[slot]
+    for which in range(2):
+        side = _BID if which == BUY else _ASK
+        price = words[row + which, 4]
+        size = words[row + which, 5]
+        if quotes[which] != _UNDEFINED and quotes[which] != price:
+            _set_level(books, slot, scratch.level, side, quotes[which], 0)
+        quotes[which] = price
+        if price != _UNDEFINED:
+            _set_level(books, slot, scratch.level, side, price, size)
+    shrink_queues(desk, books, slot)
+
+
+@kernel()
+def _top_moved(books: State, routes: State, slot: Int) -> Int:
+    """1 where the best prices or sizes differ from what the strategy saw last; they are noted."""
+    top = routes.tops[slot]
+    bid = best_price(books, slot, BUY)
+    ask = best_price(books, slot, SELL)
+    bid_size = best_size(books, slot, BUY)
+    ask_size = best_size(books, slot, SELL)
+    if bid == top[0] and bid_size == top[1] and ask == top[2] and ask_size == top[3]:
+        return 0
+    top[0] = bid
+    top[1] = bid_size
+    top[2] = ask
+    top[3] = ask_size
+    return 1
+
+
+@kernel()
+def fill_view(desk: State, routes: State, scratch: State, slot: Int) -> None:
+    """Write what the strategy sees of one instrument into the scratch."""
+    view = scratch.view
+    top = routes.tops[slot]
+    contract = desk.instruments[slot]
+    view[VIEW_NOW] = desk.counters[NOW]
+    view[VIEW_ORDINAL] = desk.counters[ORDINAL]
+    view[VIEW_SLOT] = slot
+    view[VIEW_INSTRUMENT] = contract[INSTRUMENT_ID]
+    view[VIEW_BID] = top[0]
+    view[VIEW_BID_SIZE] = top[1]
+    view[VIEW_ASK] = top[2]
+    view[VIEW_ASK_SIZE] = top[3]
+    view[VIEW_LAST_TRADE] = contract[LAST_TRADE]
+    view[VIEW_TICK] = contract[TICK]
+    view[VIEW_LOT] = contract[LOT]
+    view[VIEW_POSITION] = desk.accounts[STRATEGY_ACCOUNT, slot, POSITION]
+    view[VIEW_CASH] = desk.accounts[STRATEGY_ACCOUNT, slot, CASH]
+    view[VIEW_OWN_BID] = _UNDEFINED
+    view[VIEW_OWN_ASK] = _UNDEFINED
+    view[VIEW_OWN_BID_LEFT] = 0
+    view[VIEW_OWN_ASK_LEFT] = 0
+    for at in range(desk.working_count[slot]):
+        order = desk.orders[desk.working[slot, at]]
+        if order[ORDER_ACCOUNT] != STRATEGY_ACCOUNT:
+            continue
+        if order[ORDER_SIDE] == BUY:
+            view[VIEW_OWN_BID] = order[ORDER_PRICE]
+            view[VIEW_OWN_BID_LEFT] += order[ORDER_LEFT]
+        else:
+            view[VIEW_OWN_ASK] = order[ORDER_PRICE]
+            view[VIEW_OWN_ASK_LEFT] += order[ORDER_LEFT]
+    scratch.numbers[NUMBER_VOLATILITY] = routes.numbers[slot, NUMBER_VOLATILITY]
+    scratch.numbers[NUMBER_CHAIN_DELTA] = routes.numbers[slot, NUMBER_CHAIN_DELTA]
+
+
+@kernel()
+def act(desk: State, books: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int) -> None:
+    """Carry out the first `count` intents of the scratch, in order."""
+    for at in range(count if count < INTENTS_MAX else INTENTS_MAX):
+        intent = scratch.intents[at]
+        side = BUY if intent[INTENT_SIDE] == BUY else SELL
+        if intent[INTENT_KIND] == SUBMIT:
+            submit(
+                desk, books, scratch.ladder, out, powers, slot, STRATEGY_ACCOUNT, side, intent[INTENT_PRICE],
+                intent[INTENT_SIZE], intent[INTENT_TIME_IN_FORCE], 0,
+            )  # fmt: skip
+        elif intent[INTENT_KIND] == CANCEL_SIDE:
+            cancel_side(desk, out, slot, STRATEGY_ACCOUNT, side)
+
+
+@kernel()
+def _option_record(desk: State, chain: State, routes: State, words: Array, row: Int, instrument: Int) -> None:
+    """An OPTION_QUOTE record: its node of the surface moves; about once a second the whole chain is priced anew."""
+    on_option_quote(chain, routes.options[instrument], words, row)
+    slot = routes.underlyings[instrument]
+    if slot < 0:
+        return
+    now = desk.counters[NOW]
+    top = routes.tops[slot]
+    bid = top[0]
+    ask = top[2]
+    if now - routes.priced[slot] < PRICE_INTERVAL_NS or bid == _UNDEFINED or ask == _UNDEFINED:
+        return
+    routes.priced[slot] = now
+    forward = 0.5 * (np.float64(bid) + np.float64(ask))
+    price_chain(chain, slot, forward, now)
+    routes.numbers[slot, NUMBER_VOLATILITY] = atm_volatility(chain, slot, now)
+    routes.numbers[slot, NUMBER_CHAIN_DELTA] = chain_delta(chain, slot)
+
+
+@kernel()
+def run(
+    words: Array, start: Int, first_ordinal: Int, strategy_turn: Int, desk: State, books: State, chain: State,
+    routes: State, scratch: State, strategy: State, parameters: Array, memory: Array, python_strategy: Int, out: Array,
+    powers: Array,
+) -> tuple[Int, Int]:  # fmt: skip
+    """Run over `words` from row `start`; return (row, why).
+
+    Args:
+        words: Shape (n, 8) int64, whole records.
+        first_ordinal: Of row 0.
+        strategy_turn: 1 to enter at a record whose STRATEGY_TURN was just answered: it is not applied again.
+        strategy: A compiled strategy, typed STRATEGY_TYPE.
+        python_strategy: 1 to stop with STRATEGY_TURN instead of calling `strategy`.
+
+    The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
+    """
+    n = words.shape[0]
+    counters = desk.counters
+    limit = out.shape[0] - OUTPUT_MARGIN
+    row = start
+    if strategy_turn != 0:
+        row += (words[row, 6] >> 56) & 255
+    while row < n:
+        if counters[OUT_ROWS] > limit:
+            return row, OUTPUT_FULL
+        small = words[row, 6]
+        length = (small >> 56) & 255
+        kind = (small >> 48) & 255
+        if length == 0 or row + length > n:
+            return row, BAD_RECORD
+        counters[ORDINAL] = first_ordinal + row
+        counters[INDEX] = 0
+        if words[row, 1] > counters[NOW]:
+            counters[NOW] = words[row, 1]
+        if kind == _COMMAND or kind == _DEFINITION or kind == _EPOCH:
+            return row, SLOW_RECORD
+        instrument = small & 0xFFFFFFFF
+        if kind == _OPTION_QUOTE:
+            if instrument >= SYMBOL_IDS_MAX or routes.options[instrument] < 0:
+                return row, UNDEFINED_INSTRUMENT
+            if length < 3:
+                return row, BAD_RECORD
+            _option_record(desk, chain, routes, words, row, instrument)
+        elif kind == _MBO or kind == _MBP or kind == _TRADE or kind == _QUOTE:
+            if instrument >= SYMBOL_IDS_MAX or routes.slots[instrument] < 0:
+                return row, UNDEFINED_INSTRUMENT
+            slot = routes.slots[instrument]
+            if kind == _TRADE:
+                on_trade(desk, out, powers, slot, words[row, 4], words[row, 5], (words[row, 7] >> 8) & 255)
+            elif kind == _QUOTE:
+                if length < 2:
+                    return row, BAD_RECORD
+                _quote_record(desk, books, routes, scratch, words, row, slot)
+            else:
+                _book_record(desk, books, out, powers, words, row, slot)
+            flags = (words[row, 7] >> 16) & 255
+            if flags & _LAST != 0 and flags & _SNAPSHOT == 0 and _top_moved(books, routes, slot) != 0:
+                fill_view(desk, routes, scratch, slot)
+                if python_strategy == _PYTHON:
+                    return row, STRATEGY_TURN
+                count = strategy(scratch.view, scratch.numbers, parameters, memory, scratch.intents)
+                act(desk, books, scratch, out, powers, slot, count)
+        elif kind != _STATUS and kind != _CLOCK and kind != _GAP and kind != _RAW and kind < KIND_SKIPPED_FROM:
+            return row, UNKNOWN_KIND
+        row += length
+    return row, DONE
+
+
+@kernel(STRATEGY_SIGNATURE)
+def idle(view: Array, numbers: Array, parameters: Array, memory: Array, intents: Array) -> Int:
+    """The strategy that never acts; stands in where a Python strategy decides."""
+    return 0

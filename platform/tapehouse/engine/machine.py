@@ -1,0 +1,414 @@
+"""The engine: a machine that turns the cells of TAPE into decisions.
+
+The compiled loop does the common work; this file does what the loop hands back: definitions, commands, epochs and the
+turns of a Python strategy. Outputs are decision records in the order in which they were decided; `take_outputs` hands
+them over. The decision digest chains every ORDER, FILL and EVENT cell; the state digest covers books, desk, pricing,
+strategy and clients.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from tapehouse.book import define as define_book
+from tapehouse.book import make_books, restore_books, snapshot_books
+from tapehouse.core.check import check
+from tapehouse.core.digest import DigestChain, combine
+from tapehouse.core.errors import DataError, DecodeError, IntegrityError, StrategyError, TapehouseError
+from tapehouse.core.sections import pack_sections, unpack_sections
+from tapehouse.core.units import UNDEFINED
+from tapehouse.desk import POWERS, define_instrument, make_desk
+from tapehouse.desk import state as desk_state
+from tapehouse.desk.state import COUNTERS, INDEX, INSTRUMENTS_MAX, NOW, ORDINAL, OUT_ROWS, OVERFLOWS, SYMBOL_IDS_MAX
+from tapehouse.engine import loop
+from tapehouse.engine.commands import CommandDesk
+from tapehouse.engine.guard import Guard, NoGuard
+from tapehouse.engine.strategy import (
+    CANCEL_SIDE,
+    INTENT_KIND,
+    INTENT_PRICE,
+    INTENT_SIDE,
+    INTENT_SIZE,
+    INTENT_TIME_IN_FORCE,
+    INTENTS_MAX,
+    MEMORY_WORDS,
+    NUMBER_CHAIN_DELTA,
+    NUMBER_VOLATILITY,
+    PARAMETERS_MAX,
+    SUBMIT,
+    CompiledStrategy,
+    PythonStrategy,
+    Strategy,
+    Submit,
+    View,
+)
+from tapehouse.log.frame import FrameHeader
+from tapehouse.market import CELL_BYTES, Cells, Instrument, Kind, from_words, read_definition, words
+from tapehouse.pricing import define_option, make_chain
+from tapehouse.pricing import restore as restore_chain
+from tapehouse.pricing import snapshot as snapshot_chain
+
+OUTPUT_ROWS = 16_384
+ORDERS_IN_BOOKS = 1 << 18
+OPTIONS_MAX = 1024
+_DECIDED = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """What two runs must share."""
+
+    decision: bytes
+    state: bytes
+    decisions: int
+    cells: int
+
+
+class Engine:
+    """One strategy on one tape; a `Machine` over TAPE frames."""
+
+    name = "engine"
+    version = 1
+
+    def __init__(self, strategy: Strategy, *, guard: bool = True) -> None:
+        self.strategy = strategy
+        self._compiled = strategy if isinstance(strategy, CompiledStrategy) else None
+        self._python: PythonStrategy | None = None if isinstance(strategy, CompiledStrategy) else strategy
+        self._guard = Guard(strategy.name) if guard and self._python is not None else NoGuard()
+        self._parameters = self._compiled.parameter_array() if self._compiled else np.zeros(PARAMETERS_MAX, np.int64)
+        self._memory = np.zeros(MEMORY_WORDS, np.int64)
+        self._scratch = loop.make_scratch()
+        self._out = np.zeros((OUTPUT_ROWS, 8), np.int64)
+        self._outputs: list[Cells] = []
+        self.instruments: dict[int, Instrument] = {}
+        self._books = make_books(INSTRUMENTS_MAX, orders=ORDERS_IN_BOOKS)
+        self._desk = make_desk()
+        self._chain = make_chain(INSTRUMENTS_MAX, OPTIONS_MAX)
+        self._routes = loop.make_routes()
+        self._decisions = DigestChain(CELL_BYTES)
+        self._commands = CommandDesk(self)
+        self.cells = 0
+        self.outputs = 0  # cells decided so far: the ordinal that the next output will have
+
+    # What the command desk and reports may look at.
+
+    @property
+    def desk(self) -> desk_state.Desk:
+        """The desk's arrays."""
+        return self._desk
+
+    @property
+    def books(self) -> Any:
+        """The books' arrays."""
+        return self._books
+
+    @property
+    def chain(self) -> Any:
+        """The pricing engine's arrays."""
+        return self._chain
+
+    @property
+    def now(self) -> int:
+        """Engine time, UTC ns: the running maximum of `ts_recv`."""
+        return int(self._desk.counters[NOW])
+
+    @property
+    def out(self) -> Any:
+        """The output rows being written."""
+        return self._out
+
+    @property
+    def ladder(self) -> Any:
+        """Scratch of the matching kernels."""
+        return self._scratch.ladder
+
+    def slot_of(self, symbol: str) -> int:
+        """The book slot of a symbol; raises DataError where no instrument with a book has it."""
+        for instrument in self.instruments.values():
+            if instrument.symbol == symbol and self._routes.slots[instrument.id] >= 0:
+                return int(self._routes.slots[instrument.id])
+        known = sorted(i.symbol for i in self.instruments.values() if self._routes.slots[i.id] >= 0)
+        raise DataError(f"unknown instrument {symbol!r}", hint=f"known: {', '.join(known[:10]) or 'none yet'}")
+
+    def route(self, instrument_id: int) -> int:
+        """The book slot of an instrument id, -1 where it has no book."""
+        return int(self._routes.slots[instrument_id])
+
+    # The fold.
+
+    def apply(self, header: FrameHeader, cells: Cells) -> None:
+        """Fold whole records of TAPE; `header.first_ordinal` is the ordinal of `cells[0]`."""
+        array = words(cells)
+        row, turn = 0, 0
+        while row < len(array) or turn:
+            row, why = self._run(array, row, header.first_ordinal, turn)
+            turn = 0
+            if why == loop.DONE:
+                break
+            if why == loop.OUTPUT_FULL:
+                self._collect()
+            elif why == loop.SLOW_RECORD:
+                self._collect()  # a slow record may produce more than the loop's margin
+                length = int(cells["cells"][row])
+                self._slow(cells[row : row + length])
+                row += length
+            elif why == loop.STRATEGY_TURN:
+                self._ask_python()
+                turn = 1
+            else:
+                self._halt(why, header.first_ordinal + row, cells[row])
+        self._collect()
+        self.cells += len(cells)
+        check(int(self._desk.counters[OVERFLOWS]) == 0, "money overflowed 64 bits", subject=self.name)
+
+    def _run(self, array: Any, row: int, first_ordinal: int, turn: int) -> tuple[int, int]:
+        function = self._compiled.on_market if self._compiled else loop.idle
+        row, why = loop.run(
+            array,
+            row,
+            first_ordinal,
+            turn,
+            self._desk,
+            self._books,
+            self._chain,
+            self._routes,
+            self._scratch,
+            function,
+            self._parameters,
+            self._memory,
+            1 if self._python is not None else 0,
+            self._out,
+            POWERS,
+        )
+        return int(row), int(why)
+
+    def _halt(self, why: int, ordinal: int, cell: Any) -> None:
+        position = f"cell {ordinal}"
+        if why == loop.UNKNOWN_KIND:
+            raise DecodeError(
+                f"record kind {int(cell['kind'])} is unknown",
+                subject="TAPE",
+                position=position,
+                hint="upgrade tapehouse",
+            )
+        if why == loop.UNDEFINED_INSTRUMENT:
+            raise DecodeError(
+                f"instrument {int(cell['instrument'])} is used before its definition", subject="TAPE", position=position
+            )
+        raise DecodeError("a record is cut short", subject="TAPE", position=position)
+
+    # Slow records.
+
+    def _slow(self, record: Cells) -> None:
+        kind = int(record["kind"][0])
+        if kind == Kind.DEFINITION:
+            self._define(read_definition(record))
+            self.write(record, decided=False)
+        elif kind == Kind.COMMAND:
+            self._commands.handle(record)
+
+    def _define(self, instrument: Instrument) -> None:
+        known = self.instruments.get(instrument.id)
+        if known is not None:
+            if known != instrument:
+                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+            return
+        if not 0 < instrument.id < SYMBOL_IDS_MAX:
+            raise DataError(f"instrument id {instrument.id} is beyond {SYMBOL_IDS_MAX - 1}", subject=instrument.symbol)
+        routes = self._routes
+        if instrument.asset_class == "option":
+            option = int((routes.options >= 0).sum())
+            if option >= OPTIONS_MAX:
+                raise DataError(f"a tape holds {OPTIONS_MAX} options at most", subject=instrument.symbol)
+            underlying = self.instruments.get(instrument.underlying)
+            if underlying is None or routes.slots[underlying.id] < 0:
+                raise DataError("an option comes before its underlying", subject=instrument.symbol)
+            slot = int(routes.slots[underlying.id])
+            define_option(
+                self._chain,
+                option,
+                underlying=slot,
+                strike=float(instrument.strike),
+                expiry_ns=instrument.expiry_ns,
+                right=instrument.right,
+                price_unit=10.0**instrument.price_exponent,
+            )
+            routes.options[instrument.id] = option
+            routes.underlyings[instrument.id] = slot
+        else:
+            slot = int((routes.slots >= 0).sum())
+            define_instrument(self._desk, slot, instrument)
+            define_book(self._books, slot, instrument.tick_size)
+            routes.slots[instrument.id] = slot
+        self.instruments[instrument.id] = instrument
+
+    # Outputs.
+
+    def write(self, record: Cells, *, decided: bool = True) -> None:
+        """Add a record that Python made to the outputs, stamped with the present input and index."""
+        counters = self._desk.counters
+        record = record.copy()
+        record["sequence"][0] = counters[ORDINAL]
+        record["count"] = counters[INDEX]
+        counters[INDEX] += 1
+        if decided:
+            counters[desk_state.DECISIONS] += 1
+        row = int(counters[OUT_ROWS])
+        if row + len(record) > OUTPUT_ROWS:
+            self._collect()
+            row = 0
+        self._out[row : row + len(record)] = words(record)
+        counters[OUT_ROWS] = row + len(record)
+
+    def _collect(self) -> None:
+        rows = int(self._desk.counters[OUT_ROWS])
+        if rows:
+            cells = from_words(self._out[:rows].copy())
+            self._outputs.append(cells)
+            self.outputs += rows
+            decided = cells[np.isin(cells["kind"], _DECIDED)]
+            self._decisions.update(decided.tobytes())
+            self._desk.counters[OUT_ROWS] = 0
+
+    def take_outputs(self) -> Cells:
+        """All decision records since the last call, in order."""
+        outputs = np.concatenate(self._outputs) if self._outputs else from_words(self._out[:0].copy())
+        self._outputs.clear()
+        return outputs
+
+    # Python strategies.
+
+    def _ask_python(self) -> None:
+        assert self._python is not None
+        view, numbers = self._scratch.view.tolist(), self._scratch.numbers
+        slot = view[1]
+        seen = View(
+            now=view[0],
+            slot=slot,
+            instrument=view[2],
+            bid=_defined(view[3]),
+            bid_size=view[4],
+            ask=_defined(view[5]),
+            ask_size=view[6],
+            last_trade=view[7],
+            tick=view[8],
+            lot=view[9],
+            position=view[10],
+            cash=view[11],
+            own_bid=_defined(view[12]),
+            own_bid_left=view[13],
+            own_ask=_defined(view[14]),
+            own_ask_left=view[15],
+            volatility=float(numbers[NUMBER_VOLATILITY]),
+            chain_delta=float(numbers[NUMBER_CHAIN_DELTA]),
+        )
+        try:
+            with self._guard:
+                intents = self._python.on_market(seen)
+        except TapehouseError:
+            raise
+        except Exception as error:
+            raise StrategyError(
+                f"it raised {type(error).__name__}: {error}", subject=self._python.name, position=f"cell {view[16]}"
+            ) from error
+        if len(intents) > INTENTS_MAX:
+            raise StrategyError(
+                f"{len(intents)} intents in one turn", subject=self._python.name, hint=f"{INTENTS_MAX} at most"
+            )
+        rows = self._scratch.intents
+        for row, intent in zip(rows, intents, strict=False):
+            submit = isinstance(intent, Submit)
+            row[INTENT_KIND] = SUBMIT if submit else CANCEL_SIDE
+            row[INTENT_SIDE] = intent.side
+            if isinstance(intent, Submit):
+                row[INTENT_PRICE], row[INTENT_SIZE] = intent.price, intent.size
+                row[INTENT_TIME_IN_FORCE] = intent.time_in_force
+        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, len(intents))
+
+    # State.
+
+    def _sections(self) -> dict[str, bytes]:
+        routes = self._routes
+        definitions = [instrument.definition(ts_recv=0).tobytes().hex() for instrument in self.instruments.values()]
+        seen = (routes.tops, routes.quotes, routes.priced, routes.numbers)
+        return {
+            "books": snapshot_books(self._books),
+            "chain": snapshot_chain(self._chain),
+            "clients": self._commands.snapshot(),
+            "decisions": self._decisions.state(),
+            "desk": desk_state.snapshot(self._desk),
+            "instruments": json.dumps(definitions).encode(),
+            "memory": self._memory.tobytes(),
+            "python": self._python.state() if self._python is not None else b"",
+            "seen": b"".join(array.tobytes() for array in seen),
+        }
+
+    def snapshot(self) -> bytes:
+        """The whole state; canonical."""
+        check(not self._outputs, "outputs must be taken before a snapshot", subject=self.name)
+        head = {
+            "cells": self.cells,
+            "outputs": self.outputs,
+            "strategy": self.strategy.name,
+            "parameters": self._parameters.tolist(),
+        }
+        return pack_sections({**self._sections(), "head": json.dumps(head).encode()})
+
+    def restore(self, snapshot: bytes) -> None:
+        """Become what `snapshot` returned.
+
+        Raises:
+            IntegrityError: It is damaged, or of another strategy or other parameters.
+        """
+        sections = unpack_sections(snapshot)
+        head = json.loads(sections["head"])
+        if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
+            raise IntegrityError("the snapshot is of another strategy or other parameters", subject=self.strategy.name)
+        self._routes = loop.make_routes()
+        self._books = make_books(INSTRUMENTS_MAX, orders=ORDERS_IN_BOOKS)
+        self._chain = make_chain(INSTRUMENTS_MAX, OPTIONS_MAX)
+        self._desk = make_desk()
+        self.instruments = {}
+        for text in json.loads(sections["instruments"]):
+            self._define(read_definition(from_words(np.frombuffer(bytes.fromhex(text), np.int64))))
+        restore_books(self._books, sections["books"])
+        restore_chain(self._chain, sections["chain"])
+        self._desk = desk_state.restore(sections["desk"])
+        self._commands.restore(sections["clients"])
+        self._decisions = DigestChain.from_state(sections["decisions"])
+        self._memory[...] = np.frombuffer(sections["memory"], np.int64)
+        at = 0
+        for array in (self._routes.tops, self._routes.quotes, self._routes.priced, self._routes.numbers):
+            array[...] = np.frombuffer(sections["seen"][at : at + array.nbytes], array.dtype).reshape(array.shape)
+            at += array.nbytes
+        if self._python is not None:
+            self._python.restore(sections["python"])
+        self.cells = int(head["cells"])
+        self.outputs = int(head["outputs"])
+        self._outputs.clear()
+
+    def digest(self) -> bytes:
+        """The state digest: BLAKE3 over the digests of books, desk, pricing, strategy and clients."""
+        parts = self._sections()
+        del parts["decisions"]
+        return combine((name, blake3(data).digest()) for name, data in parts.items())
+
+    def digests(self) -> Digests:
+        """Both digests and what they count."""
+        return Digests(
+            decision=self._decisions.head(),
+            state=self.digest(),
+            decisions=int(self._desk.counters[desk_state.DECISIONS]),
+            cells=self.cells,
+        )
+
+
+def _defined(value: int) -> int | None:
+    return None if value == UNDEFINED else value
+
+
+__all__ = ["COUNTERS", "Digests", "Engine"]

@@ -1,0 +1,37 @@
+"""Exact products: the kernel against Python's own integers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tapehouse.desk.money import OVERFLOW, POWERS, multiply_divide, notional
+from tapehouse.desk.reference import half_away
+
+INT64 = st.integers(-(2**63) + 1, 2**63 - 1)
+BOUND = 2**63
+
+
+def expected(value: int) -> int:
+    return value if -BOUND < value < BOUND else OVERFLOW
+
+
+@settings(deadline=None, max_examples=500)
+@given(INT64, INT64, st.integers(1, 2**63 - 1))
+def test_a_quotient_is_exact_or_says_that_it_overflows(a: int, b: int, divisor: int) -> None:
+    assert multiply_divide(a, b, divisor) == expected(half_away(Fraction(a * b, divisor)))
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.integers(-(2**40), 2**40), st.integers(-(2**30), 2**30), st.integers(-18, 18))
+def test_a_notional_is_rescaled_once(price: int, size: int, exponent: int) -> None:
+    assert notional(price, size, exponent, POWERS) == expected(
+        half_away(Fraction(price * size) * Fraction(10) ** exponent)
+    )
+
+
+def test_halves_go_away_from_zero() -> None:
+    assert multiply_divide(5, 1, 2) == 3
+    assert multiply_divide(-5, 1, 2) == -3
+    assert multiply_divide(2**62, 3, 2**63 - 1) == 2
