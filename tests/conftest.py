@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,9 @@ def market_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"real market data is not at {path}: set TAPEHOUSE_DATA to its directory")
     return path
+
+
+if str(PROJECT) not in sys.path:  # So that `tests.support` is found, however pytest was started.
+    sys.path.insert(0, str(PROJECT))
+
+from tests.support.clusters import cluster1, cluster3  # noqa: E402, F401  (fixtures for every test)

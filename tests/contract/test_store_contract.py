@@ -32,7 +32,7 @@ def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         return Retrying(Counting(MemoryStore()), jitter=lambda: 0.5)
     if request.param == "seaweed":
         seaweedfs: Endpoint = request.getfixturevalue("seaweed")
-        url, credentials = seaweedfs.url, seaweedfs.credentials
+        url, credentials = seaweedfs.endpoint, seaweedfs.credentials
     else:
         server: MinioServer = request.getfixturevalue("minio")
         url, credentials = server.endpoint, Credentials(access_key=server.access_key, secret_key=server.secret_key)

@@ -28,6 +28,7 @@ from tapehouse.core.errors import MissingError, StoreThrottledError, TapehouseEr
 from tapehouse.dr.s3 import Credentials, S3Location, S3Store
 
 READY_TIMEOUT_S = 60
+STOP_GRACE_S = 1  # its parts wait 15 s for one another; all that was acknowledged is in the kernel's hands by then
 STOP_TIMEOUT_S = 10
 _POLL_S = 0.2
 _GRPC_OFFSET = 10_000
@@ -39,18 +40,29 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """How to reach an embedded server."""
+    """How to reach an embedded server's bucket."""
 
-    url: str
+    endpoint: str
+    bucket: str
     credentials: Credentials
+
+    @property
+    def url(self) -> str:
+        """The bucket, for `open_store` (which takes the keys beside it)."""
+        return f"s3://{self.bucket}?endpoint={self.endpoint}"
+
+    def store(self, prefix: str = "") -> S3Store:
+        """A fresh store on the bucket; the caller closes it."""
+        return S3Store(S3Location(bucket=self.bucket, prefix=prefix, endpoint=self.endpoint), self.credentials)
 
 
 class EmbeddedStore:
     """One `weed server -s3`; use it as an asynchronous context, or call `start` and `stop`."""
 
-    def __init__(self, directory: Path, *, clock: Clock | None = None) -> None:
-        """Keep everything in `directory`, which is made where it is missing."""
+    def __init__(self, directory: Path, *, bucket: str = "tapehouse", clock: Clock | None = None) -> None:
+        """Keep everything in `directory`, and objects in one bucket; both are made where they are missing."""
         self._directory = directory
+        self._bucket = bucket
         self._clock = clock or SystemClock()
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
@@ -72,24 +84,14 @@ class EmbeddedStore:
         self._sockets = Path(tempfile.mkdtemp(prefix="tapehouse-weed-"))
         arguments = _arguments(self._directory, identities, self._sockets, ports)
         self._process = _launch([program, *arguments], log)
-        self.endpoint = Endpoint(url=f"http://127.0.0.1:{ports['s3']}", credentials=credentials)
+        endpoint = f"http://127.0.0.1:{ports['s3']}"
+        self.endpoint = Endpoint(endpoint=endpoint, bucket=self._bucket, credentials=credentials)
         try:
             await self._await_ready(self.endpoint, log)
         except BaseException:
             await self.stop()
             raise
         return self.endpoint
-
-    async def create_bucket(self, bucket: str) -> str:
-        """Make a bucket, if it is not there, and return its URL for `open_store`."""
-        if self.endpoint is None:
-            raise MissingError("the embedded store is not running", hint="start it first")
-        store = S3Store(S3Location(bucket=bucket, endpoint=self.endpoint.url), self.endpoint.credentials)
-        try:
-            await store.create_bucket()
-        finally:
-            await store.close()
-        return f"s3://{bucket}?endpoint={self.endpoint.url}"
 
     async def stop(self) -> None:
         """Stop the server and wait until it and its group are gone."""
@@ -99,11 +101,11 @@ class EmbeddedStore:
             self._sockets = None
         if process is None:
             return
-        for stop in (signal.SIGTERM, signal.SIGKILL):
+        for stop, patience_s in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, STOP_TIMEOUT_S)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, stop)
             try:
-                await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+                await asyncio.to_thread(process.wait, patience_s)
                 return
             except subprocess.TimeoutExpired:
                 continue
@@ -119,9 +121,9 @@ class EmbeddedStore:
         await self.stop()
 
     async def _await_ready(self, endpoint: Endpoint, log: Path) -> None:
-        """Return when a bucket can be made, written to and read: the parts come up one after another."""
+        """Return when the bucket can be made, written to and read: the parts come up one after another."""
         deadline_ns = self._clock.monotonic_ns() + READY_TIMEOUT_S * 10**9
-        store = S3Store(S3Location(bucket="tapehouse-ready", endpoint=endpoint.url), endpoint.credentials)
+        store = endpoint.store()
         last: TapehouseError | None = None
         try:
             while self._clock.monotonic_ns() < deadline_ns:
@@ -131,7 +133,7 @@ class EmbeddedStore:
                     await store.create_bucket()
                     await store.put("ready", b"ready")
                     if await store.get("ready") == b"ready":
-                        return
+                        return await store.delete("ready")
                 except (StoreThrottledError, MissingError) as error:
                     last = error
                 await self._clock.sleep_until(self._clock.monotonic_ns() + int(_POLL_S * 1e9))

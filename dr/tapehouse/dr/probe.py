@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from tapehouse.core.errors import ConflictError, MissingError, UsageError
-from tapehouse.dr.store import ObjectStore
+from tapehouse.core.errors import ConflictError, UsageError
+from tapehouse.dr.store import ObjectMissingError, ObjectStore
 
 RACERS = 8
 
@@ -96,7 +96,7 @@ async def _lists(store: ObjectStore, prefix: str, keys: list[str]) -> None:
 async def _forgets(store: ObjectStore, key: str) -> None:
     try:
         await store.get(key)
-    except MissingError:
+    except ObjectMissingError:
         return
     raise _refusal(store, "still gives an object that was deleted")
 

@@ -28,6 +28,10 @@ _KEY = re.compile(r"[A-Za-z0-9_%=+-][A-Za-z0-9_.%=+-]*(/[A-Za-z0-9_%=+-][A-Za-z0
 _T = TypeVar("_T")
 
 
+class ObjectMissingError(MissingError):
+    """There is no object of that key; the store itself is there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
     """What a store says of an object without sending it. `etag` names this content, for `if_match`."""
@@ -46,7 +50,7 @@ class ObjectStore(Protocol):
         ...
 
     async def get(self, key: str) -> bytes:
-        """The object; raises MissingError where there is none."""
+        """The object; raises ObjectMissingError where there is none."""
         ...
 
     async def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
@@ -63,7 +67,7 @@ class ObjectStore(Protocol):
         ...
 
     async def head(self, key: str) -> ObjectInfo:
-        """Size and etag; raises MissingError where there is no such object."""
+        """Size and etag; raises ObjectMissingError where there is none."""
         ...
 
     def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
@@ -102,9 +106,9 @@ def check_condition(if_none_match: bool, if_match: str | None) -> None:
         raise UsageError("a write has one condition, or none")
 
 
-def missing(url: str, key: str) -> MissingError:
+def missing(url: str, key: str) -> ObjectMissingError:
     """The error for an object that is not there."""
-    return MissingError("no such object", subject=f"{url}/{key}")
+    return ObjectMissingError("no such object", subject=f"{url}/{key}")
 
 
 def conflict(url: str, key: str, why: str) -> ConflictError:
@@ -259,7 +263,7 @@ class Retrying:
         try:
             info = await self._store.head(key)
             return info.etag if await self._store.get(key) == data else None
-        except MissingError:
+        except ObjectMissingError:
             return None
 
 

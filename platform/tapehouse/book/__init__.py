@@ -4,10 +4,13 @@ Kernels take a `Books` whole: `apply`, `apply_cells`, `set_level`, `best_price`,
 Python reads it with `levels`, `counts`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
 """
 
-from tapehouse.book.kernels import apply, apply_cells, clear, set_level
-from tapehouse.book.layout import ASK, BID, Books, Status, counts, define, make_books
 from tapehouse.book.canonical import digest, restore, snapshot
+from tapehouse.book.kernels import apply, apply_cells, set_level
+from tapehouse.book.layout import ASK, BID, Books, Status, counts, define, make_books
 from tapehouse.book.view import best_price, best_size, depth, level_size, levels, order_counts, window
+
+# For callers that keep more than books.
+restore_books, snapshot_books = restore, snapshot
 
 __all__ = [
     "ASK",
@@ -18,7 +21,6 @@ __all__ = [
     "apply_cells",
     "best_price",
     "best_size",
-    "clear",
     "counts",
     "define",
     "depth",
@@ -28,7 +30,9 @@ __all__ = [
     "make_books",
     "order_counts",
     "restore",
+    "restore_books",
     "set_level",
     "snapshot",
+    "snapshot_books",
     "window",
 ]

@@ -60,7 +60,7 @@ def clear_bit(bitmap: Array, pool: Array, book: Int, rank: Int) -> None:
 
 @kernel()
 def next_below(bitmap: Array, pool: Array, book: Int, rank: Int) -> Int:
-    """The highest occupied rank below `rank` (at most the number of levels), -1 where there is none."""
+    """The highest occupied rank below `rank`, itself below the number of levels; -1 where there is none."""
     at = rank
     for tier in range(pool[TIERS]):
         inside = at & 63

@@ -16,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 from blake3 import blake3
 from tapehouse.book.bits import next_below
-from tapehouse.book.kernels import OK, clear, enter, locate
 from tapehouse.book.layout import (
     ANONYMOUS,
     BASE,
@@ -40,6 +39,7 @@ from tapehouse.book.layout import (
     Books,
     Ints,
 )
+from tapehouse.book.queues import OK, clear, enter, locate
 from tapehouse.book.table import find, high, low
 from tapehouse.book.view import price_of
 from tapehouse.core.check import check
@@ -86,6 +86,15 @@ def write_slot(books: State, slot: Int, out: Array, start: Int) -> Int:
                 at += ORDER_WORDS
                 row = high(books.orders[row, LINKS])
             rank = next_below(books.bitmap, books.pool, book, rank)
+    return at
+
+
+@kernel()
+def write_slots(books: State, out: Array, start: Int) -> Int:
+    """Write all slots from `start` on, and return where they end."""
+    at = start
+    for slot in range(books.slots.shape[0]):
+        at = write_slot(books, slot, out, at)
     return at
 
 
@@ -148,6 +157,21 @@ def read_slot(books: State, slot: Int, words: Array, start: Int) -> Int:
     return at
 
 
+@kernel()
+def read_slots(books: State, words: Array, start: Int) -> Int:
+    """Fill all slots, empty and undefined, from words that must end with them.
+
+    Returns:
+        The slot whose words are none, the number of slots where words are left over, -1 where all is well.
+    """
+    at = start
+    for slot in range(books.slots.shape[0]):
+        at = read_slot(books, slot, words, at)
+        if at < 0:
+            return slot
+    return -1 if at == words.shape[0] else books.slots.shape[0]
+
+
 def snapshot(books: Books) -> bytes:
     """All books as canonical bytes: equal books, of equal bounds, give equal bytes."""
     slots = books.slots
@@ -155,9 +179,7 @@ def snapshot(books: Books) -> bytes:
     bound = HEADER_WORDS + len(slots) * SLOT_WORDS + occupied * LEVEL_WORDS + int(slots[:, LIVE].sum()) * ORDER_WORDS
     out = np.zeros(bound, np.int64)
     out[:HEADER_WORDS] = _header(books)
-    at = HEADER_WORDS
-    for slot in range(len(slots)):
-        at = write_slot(books, slot, out, at)
+    at = write_slots(books, out, HEADER_WORDS)
     check(at <= bound, f"a snapshot of {at} words was bounded at {bound}", subject="books")
     return out[:at].astype("<i8").tobytes()
 
@@ -198,15 +220,10 @@ def _header(books: Books) -> list[int]:
 
 
 def _load(books: Books, words: Ints) -> int:
-    """Replace all books by those of a snapshot; return the slot whose words are damaged, -1 where none is."""
-    for slot in range(len(books.slots)):
+    """Replace all books by those of a snapshot; return as `read_slots` does."""
+    for slot in np.flatnonzero(books.slots[:, OCCUPIED] | books.slots[:, OCCUPIED + 1]).tolist():
         clear(books, slot)
-        books.slots[slot, [TICK, IN_SNAPSHOT]] = 0
-        books.slots[slot, [PINNED, BASE]] = UNDEFINED
-        books.slots[slot, TOP] = -UNDEFINED
-    at = HEADER_WORDS
-    for slot in range(len(books.slots)):
-        at = read_slot(books, slot, words, at)
-        if at < 0:
-            return slot
-    return -1 if at == len(words) else len(books.slots)
+    books.slots[:, [TICK, IN_SNAPSHOT]] = 0
+    books.slots[:, [PINNED, BASE]] = UNDEFINED
+    books.slots[:, TOP] = -UNDEFINED
+    return int(read_slots(books, words, HEADER_WORDS))

@@ -56,9 +56,8 @@ TIER = 8  # + tier: the first word of that tier
 POOL_ENTRIES = 16
 
 ORDERS_MAX = 1 << 30
-INSTRUMENTS_MAX = 1 << 20
+SLOTS_MAX = 1 << 20
 LEVELS_MIN, LEVELS_MAX = 1 << 6, 1 << 24
-BOOKS_BYTES_MAX = 1 << 46  # of address space; only what is touched takes memory
 PRICE_MAX = 1 << 61  # of a price's magnitude and of a window's width, so that no price arithmetic can wrap
 SIZE_MAX = UNDEFINED - 1  # of a level
 CACHE_LINE_BYTES = 64
@@ -106,29 +105,33 @@ def make_books(instruments: int, *, orders: int = 1 << 17, levels: int = 1 << 16
         levels: Ticks in the window of each book; a power of two from 64 to 2^24. Untouched levels take no memory.
 
     Raises:
-        UsageError: A number is out of its bounds.
+        UsageError: A number is out of its bounds, or the machine cannot hold as much.
     """
-    if not 0 < instruments <= INSTRUMENTS_MAX:
-        raise UsageError(f"{instruments} books cannot be made", hint=f"from 1 to {INSTRUMENTS_MAX} can")
+    if not 0 < instruments <= SLOTS_MAX:
+        raise UsageError(f"{instruments} books cannot be made", hint=f"from 1 to {SLOTS_MAX} can")
     if not 0 < orders <= ORDERS_MAX:
         raise UsageError(f"books of {orders} orders cannot be made", hint=f"from 1 to {ORDERS_MAX} can")
     if not LEVELS_MIN <= levels <= LEVELS_MAX or levels & (levels - 1):
         raise UsageError(
             f"books of {levels} levels cannot be made", hint=f"use a power of two from {LEVELS_MIN} to {LEVELS_MAX}"
         )
-    if instruments * 2 * levels * 32 > BOOKS_BYTES_MAX:
-        raise UsageError(f"{instruments} books of {levels} levels are too many", hint="use fewer levels")
     tiers = _tiers(levels)
     entries = max(16, 1 << (2 * orders - 1).bit_length())
-    books = Books(
-        slots=_aligned(instruments, SLOT_COLUMNS),
-        levels=_aligned(instruments * 2 * levels, 4),
-        bitmap=_aligned(instruments * 2, tiers[-1]).view(np.uint64),
-        orders=_aligned(orders + 1, 4),
-        table=_aligned(entries, 2),
-        pool=_aligned(POOL_ENTRIES),
-        stats=_aligned(instruments + 1, STATUS_COLUMNS),
-    )
+    try:
+        books = Books(
+            slots=_aligned(instruments, SLOT_COLUMNS),
+            levels=_aligned(instruments * 2 * levels, 4),
+            bitmap=_aligned(instruments * 2, tiers[-1]).view(np.uint64),
+            orders=_aligned(orders + 1, 4),
+            table=_aligned(entries, 2),
+            pool=_aligned(POOL_ENTRIES),
+            stats=_aligned(instruments + 1, STATUS_COLUMNS),
+        )
+    except MemoryError as error:
+        raise UsageError(
+            f"there is no memory for {instruments} books of {levels} levels and {orders} orders",
+            hint="a level takes 32 bytes of address space on each side, an order 64",
+        ) from error
     pool = books.pool
     pool[CAPACITY], pool[FRESH], pool[LEVELS], pool[SHIFT] = orders, 1, levels, levels.bit_length() - 1
     pool[HASH_SHIFT] = 64 - (entries.bit_length() - 1 - 3)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from tapehouse.book.bits import next_below
-from tapehouse.book.kernels import locate
 from tapehouse.book.layout import ASK, BASE, BEST, BID, COUNT, LEVELS, OCCUPIED, SHIFT, SIZE, TICK, TOP, Books
+from tapehouse.book.queues import locate
 from tapehouse.core.errors import UsageError
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED

@@ -9,6 +9,7 @@ from tapehouse.bus.requests import Requester
 from tapehouse.core import BusUnavailableError, DecodeError, MissingError, UsageError
 
 API_TIMEOUT_S = 5.0
+SERVICE_UNAVAILABLE = 503  # no leader now, no quorum, out of resources
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE_FOUND = 10037
@@ -22,11 +23,15 @@ _MISSING = {STREAM_NOT_FOUND: "stream", CONSUMER_NOT_FOUND: "consumer", NO_MESSA
 
 
 class ApiError(UsageError):
-    """The broker refused a call for a reason that trying again does not change."""
+    """The broker refused a call for a reason that trying again does not change.
 
-    def __init__(self, message: str, *, code: int, subject: str = "", hint: str = "") -> None:
+    `code` is JetStream's own number for the reason, `status` the class of it, as HTTP has them.
+    """
+
+    def __init__(self, message: str, *, code: int, status: int, subject: str = "", hint: str = "") -> None:
         super().__init__(message, subject=subject, hint=hint)
         self.code = code
+        self.status = status
 
 
 async def call_api(
@@ -60,6 +65,7 @@ def api_error(error: dict[str, Any], subject: str) -> MissingError | BusUnavaila
         return MissingError(f"no such {_MISSING[code]}", subject=subject)
     if code in JETSTREAM_DISABLED:
         return MissingError(f"no JetStream there: {said}", subject=subject, hint="start nats-server with JetStream")
-    if int(error.get("code") or 0) >= 500:
+    status = int(error.get("code") or 0)
+    if status == SERVICE_UNAVAILABLE:
         return BusUnavailableError(said, subject=subject, hint="is a majority of the brokers up? see tapehouse status")
-    return ApiError(said, code=code, subject=subject)
+    return ApiError(said, code=code, status=status, subject=subject)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +20,8 @@ from types import TracebackType
 
 from tapehouse.bus import state as files
 from tapehouse.bus.connection import connect
-from tapehouse.bus.process import (
-    dies_with_parent,
-    identify,
-    is_alive,
-    port_owner,
-    send_signal,
-    wait_ended,
-)
+from tapehouse.bus.launcher import KILL_TIMEOUT_S, Launcher
+from tapehouse.bus.process import is_alive, port_owner, send_signal, wait_ended
 from tapehouse.bus.server import (
     HOST,
     NodeConfig,
@@ -36,17 +29,15 @@ from tapehouse.bus.server import (
     check_config,
     find_server,
     log_tail,
-    monitor,
-    profile_of,
     render_config,
 )
 from tapehouse.bus.state import ClusterState, NodeState
+from tapehouse.bus.status import ClusterStatus, health, observe, require_profile
 from tapehouse.core import BusUnavailableError, MissingError, TapehouseError, UsageError
 
 SIZES = (1, 3, 5)
 READY_TIMEOUT_S = 60.0  # a node reads its whole store before it is healthy
 TERM_TIMEOUT_S = 15.0
-KILL_TIMEOUT_S = 5.0
 START_ATTEMPTS_MAX = 3  # with free ports, which another program may take before the server does
 _POLL_S = 0.05
 _PROBE = "TAPEHOUSE_PROBE"
@@ -75,34 +66,6 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatus:
-    """One node as seen now; `detail` says why it is not healthy."""
-
-    name: str
-    url: str
-    pid: int
-    alive: bool
-    healthy: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterStatus:
-    """A cluster as seen now; `leader` is the node that leads the cluster's own log, where it has one."""
-
-    directory: Path
-    profile: Profile
-    detached: bool
-    leader: str
-    nodes: tuple[NodeStatus, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every node is."""
-        return all(node.healthy for node in self.nodes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopReport:
     """What stopping did: the nodes that were stopped, and those that had ended before (a stale state file)."""
 
@@ -118,17 +81,12 @@ class Cluster:
     """A cluster in a directory, started here or attached to."""
 
     def __init__(self, config: ClusterConfig) -> None:
-        if config.nodes not in SIZES:
-            raise UsageError(f"a cluster of {config.nodes} nodes", hint="use 1, 3 or 5")
-        if config.profile not in ("durable", "fast"):
-            raise UsageError(f"{config.profile!r} is no durability profile", hint="use durable or fast")
         self.config = config
         self.directory = (config.directory or files.default_directory()).absolute()
         self._program = Path()
         self._state: ClusterState | None = None
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
-        # Foreground children end with the thread that forked them, so one thread forks all and lives until stop().
-        self._launcher: ThreadPoolExecutor | None = None
+        self._attached = False
+        self._launcher = Launcher()
 
     @classmethod
     def attach(cls, directory: Path | None = None) -> Cluster:
@@ -154,6 +112,7 @@ class Cluster:
             )
         )
         cluster._state = state
+        cluster._attached = True
         return cluster
 
     @property
@@ -181,11 +140,16 @@ class Cluster:
         """Start all nodes and return when the cluster takes durable writes.
 
         Raises:
-            UsageError: It already runs, or the directory holds a cluster of another size.
+            UsageError: It already runs, or the directory holds a cluster of another size;
+                the number of nodes or the profile is none that there is.
             MissingError: A port is taken (the message names by whom), nats-server is not installed, or the
                 servers do not prove the profile that was asked for.
             BusUnavailableError: Not ready within the time allowed.
         """
+        if self.config.nodes not in SIZES:
+            raise UsageError(f"a cluster of {self.config.nodes} nodes", hint="use 1, 3 or 5")
+        if self.config.profile not in ("durable", "fast"):
+            raise UsageError(f"{self.config.profile!r} is no durability profile", hint="use durable or fast")
         self._program = find_server()
         with files.locked(self.directory):
             self._refuse_running()
@@ -206,31 +170,13 @@ class Cluster:
         if self._state is None:
             return StopReport(stopped=(), already_gone=())
         with files.locked(self.directory):
+            self._refresh()
             return self._stop_all()
 
     def status(self) -> ClusterStatus:
         """Ask every node how it is."""
-        state = self.state
-        self._reap()
-        leader = ""
-        nodes = []
-        for node in state.nodes:
-            alive = is_alive(node.process)
-            healthy, detail = (False, "not running") if not alive else self._health(node)
-            if alive and not leader and len(state.nodes) > 1:
-                leader = self._meta_leader(node)
-            nodes.append(
-                NodeStatus(
-                    name=node.name, url=node.url, pid=node.process.pid, alive=alive, healthy=healthy, detail=detail
-                )
-            )
-        return ClusterStatus(
-            directory=self.directory,
-            profile=state.profile,
-            detached=state.detached,
-            leader=leader,
-            nodes=tuple(nodes),
-        )
+        self._refresh()
+        return observe(self.directory, self.state)
 
     def kill_node(self, index: int, number: int = signal.SIGKILL) -> None:
         """Send a signal to one node; after SIGKILL it has ended when this returns.
@@ -238,19 +184,27 @@ class Cluster:
         Raises:
             MissingError: It had ended before.
         """
+        self._refresh()
         node = self.state.nodes[index]
         if not send_signal(node.process, number):
             raise MissingError(f"node {node.name} is not running", subject=str(self.directory))
         if number == signal.SIGKILL:
-            self._reap()
+            self._launcher.reap()
             wait_ended([node.process], KILL_TIMEOUT_S)
-            self._reap()
+            self._launcher.reap()
 
     def restart_node(self, index: int, *, wait: bool = True) -> None:
-        """Start a node that has ended, on its own store and ports; `wait` until the whole cluster is healthy."""
+        """Start a node that has ended, on its own store and ports.
+
+        Args:
+            wait: Return when the whole cluster is healthy; False where other nodes are down on purpose.
+
+        Raises:
+            UsageError: It still runs.
+        """
         self._program = find_server()
+        self._refresh()
         node = self.state.nodes[index]
-        self._reap()
         if is_alive(node.process):
             raise UsageError(f"node {node.name} still runs", subject=str(self.directory), hint="stop it first")
         with files.locked(self.directory):
@@ -269,26 +223,15 @@ class Cluster:
             BusUnavailableError: Not within the time allowed.
         """
         deadline = time.monotonic() + (self.config.ready_timeout_s if timeout_s is None else timeout_s)
-        for node in self.state.nodes:
-            while True:
-                self._require_alive(node)
-                healthy, detail = self._health(node)
-                if healthy:
-                    break
-                if time.monotonic() >= deadline:
-                    raise BusUnavailableError(
-                        f"node {node.name} is not healthy: {detail}",
-                        subject=str(self.directory),
-                        hint=f"see {self._log_path(node.name)}",
-                    )
-                time.sleep(_POLL_S)
+        self._wait_healthy(deadline)
         with ThreadPoolExecutor(max_workers=1) as runner:  # The caller's thread may have a loop of its own.
             runner.submit(lambda: asyncio.run(self._probe(deadline))).result()
+        self._wait_healthy(deadline)  # While the probe's stream is taken apart, a node may call it unwell.
 
     def wait(self) -> str:
         """Block until a node ends, and return its name: the foreground's main loop."""
         while True:
-            self._reap()
+            self._launcher.reap()
             for node in self.state.nodes:
                 if not is_alive(node.process):
                     return node.name
@@ -308,7 +251,7 @@ class Cluster:
             self._state = ClusterState(profile=self.config.profile, detached=self.config.detached, nodes=tuple(nodes))
             files.save_state(self.directory, self._state)
         self.wait_ready()
-        self._require_profile()
+        require_profile(self.state)
 
     def _ports(self) -> Iterator[tuple[int, int, int]]:
         """Client, route and monitoring port of each node; raises MissingError where one is taken."""
@@ -338,35 +281,19 @@ class Cluster:
             )
 
     def _launch(self, name: str, ports: tuple[int, int, int]) -> NodeState:
-        if self._launcher is None:
-            self._launcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tapehouse-cluster")
-        child = self._launcher.submit(self._spawn, name).result()
-        self._children[child.pid] = child
         client, route, monitoring = ports
+        process = self._launcher.launch(
+            [str(self._program), "-c", str(self._config_path(name))],
+            errors=self.directory / name / "stderr.log",
+            detached=self.config.detached,
+        )
         return NodeState(
             name=name,
-            process=identify(child.pid),
+            process=process,
             client_port=client,
             route_port=route,
             monitor_port=monitoring,
         )
-
-    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
-        command = [str(self._program), "-c", str(self._config_path(name))]
-        with open(self.directory / name / "stderr.log", "wb") as errors:
-            if self.config.detached:
-                return subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
-                )
-            # A process group of its own keeps Ctrl-C away: the starter gets it, and stops the servers in order.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
-            )
 
     def _refuse_running(self) -> None:
         known = files.load_state(self.directory)
@@ -397,34 +324,45 @@ class Cluster:
                 subject=str(self.directory),
                 hint="they wait for the disk: look at the kernel's log",
             )
-        recorded = {node.process.pid for node in nodes}
-        for pid, child in self._children.items():
-            if pid not in recorded and child.poll() is None:  # Launched, and the start failed before it was recorded.
-                child.kill()
-                child.wait(KILL_TIMEOUT_S)
-        files.remove_state(self.directory)
+        if files.load_state(self.directory) == self._state:  # Not that of a cluster started here since.
+            files.remove_state(self.directory)
         self._state = None
-        self._children.clear()
-        if self._launcher is not None:
-            self._launcher.shutdown(wait=True)
-            self._launcher = None
+        self._launcher.close({node.process.pid for node in nodes})
         names = {node.name for node in stopped}
         return StopReport(
             stopped=tuple(sorted(names)),
             already_gone=tuple(node.name for node in nodes if node.name not in names),
         )
 
+    def _refresh(self) -> None:
+        """Take notice of what others did: nodes that they restarted, children that ended."""
+        self._launcher.reap()
+        if self._attached:
+            self._state = files.load_state(self.directory) or self._state
+
     def _await_end(self, nodes: list[NodeState], timeout_s: float) -> list[NodeState]:
         living = {process.pid for process in wait_ended([node.process for node in nodes], timeout_s)}
-        self._reap()
+        self._launcher.reap()
         return [node for node in nodes if node.process.pid in living]
 
-    def _reap(self) -> None:
-        for child in self._children.values():
-            child.poll()
+    def _wait_healthy(self, deadline: float) -> None:
+        for node in self.state.nodes:
+            while True:
+                for other in self.state.nodes:
+                    self._require_alive(other)
+                healthy, detail = health(node)
+                if healthy:
+                    break
+                if time.monotonic() >= deadline:
+                    raise BusUnavailableError(
+                        f"node {node.name} is not healthy: {detail}",
+                        subject=str(self.directory),
+                        hint=f"see {self._log_path(node.name)}",
+                    )
+                time.sleep(_POLL_S)
 
     def _require_alive(self, node: NodeState) -> None:
-        self._reap()
+        self._launcher.reap()
         if is_alive(node.process):
             return
         said = log_tail(self._log_path(node.name)) or log_tail(self.directory / node.name / "stderr.log")
@@ -433,34 +371,6 @@ class Cluster:
             subject=str(self.directory),
             hint=f"see {self._log_path(node.name)}",
         )
-
-    def _require_profile(self) -> None:
-        for node in self.state.nodes:
-            _, varz = monitor(node.monitor_port, "/varz")
-            actual = profile_of(varz)
-            if varz.get("server_name") != node.name or actual != self.config.profile:
-                raise MissingError(
-                    f"node {node.name} runs as {varz.get('server_name')!r} with the profile {actual!r}, "
-                    f"not {self.config.profile!r}",
-                    subject=f"port {node.monitor_port}",
-                    hint="another server answers, or the server's version ignores sync_interval",
-                )
-
-    @staticmethod
-    def _health(node: NodeState) -> tuple[bool, str]:
-        try:
-            code, answer = monitor(node.monitor_port, "/healthz")
-        except BusUnavailableError as error:
-            return False, error.message
-        return code == 200, "" if code == 200 else str(answer.get("error") or answer.get("status") or code)
-
-    @staticmethod
-    def _meta_leader(node: NodeState) -> str:
-        try:
-            _, answer = monitor(node.monitor_port, "/jsz")
-        except BusUnavailableError:
-            return ""  # Its health says so already.
-        return str((answer.get("meta_cluster") or {}).get("leader") or "")
 
     async def _probe(self, deadline: float) -> None:
         """Create and delete a stream on every node; until then a cluster is up but not writable."""

@@ -28,6 +28,7 @@ RECONNECT_TOTAL_S = 120.0  # then the connection is given up, and everything say
 PENDING_BYTES_MAX = 64 * 1024 * 1024  # of one subscription; more is dropped and counted
 PENDING_MESSAGES_MAX = 65_536
 RETRY_PAUSE_S = 0.25
+FIRST_TRY_S = 1.0  # a stream without a leader answers nothing: ask again soon, then wait longer
 PATIENCE_S = 12.0  # longer than a broker election (4 to 9 s)
 
 Handler = Callable[[Msg], Awaitable[None]]
@@ -89,14 +90,16 @@ class Bus:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
+        wait_s = FIRST_TRY_S
         while True:
             try:
-                return await self.api(call, body, timeout_s=min(API_TIMEOUT_S, max(deadline - loop.time(), 0.1)))
+                return await self.api(call, body, timeout_s=min(wait_s, max(deadline - loop.time(), 0.1)))
             except TransientError as error:
                 if self._client.is_closed or loop.time() + RETRY_PAUSE_S >= deadline:
                     raise BusUnavailableError(
                         f"no answer in {patience_s:g} s: {error.message}", subject=call, hint=error.hint
                     ) from error
+            wait_s = min(2 * wait_s, API_TIMEOUT_S)
             await asyncio.sleep(RETRY_PAUSE_S)
 
     async def publish(

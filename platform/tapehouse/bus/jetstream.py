@@ -174,7 +174,7 @@ class JetStreamLog:
                 hint="another writer got there first",
             )
         told = api_error(error, self._name)
-        if isinstance(told, (ApiError, MissingError)):
+        if isinstance(told, MissingError) or (isinstance(told, ApiError) and told.status < 500):
             raise told
         # A failing store fails on one replica; the others may have the message.
         raise self._ambiguous(told.message) from told

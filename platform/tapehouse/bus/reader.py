@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -144,7 +145,10 @@ class _Reader:
         self._asked_through = self.next_sequence - 1
         self._inbox = self._bus.client.new_inbox()
         self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
+        # Named by us: asked for twice it is one consumer, and it can be given back though the answer was lost.
+        self._consumer = f"read-{secrets.token_hex(8)}"
         config = {
+            "name": self._consumer,
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self.next_sequence,
             "ack_policy": "none",
@@ -154,12 +158,11 @@ class _Reader:
             "inactive_threshold": _CONSUMER_LIFE_NS,
         }
         left = max(self._deadline - _now(), 0.1)
-        answer = await self._bus.patient_api(
-            f"CONSUMER.CREATE.{self._name}",
+        await self._bus.patient_api(
+            f"CONSUMER.CREATE.{self._name}.{self._consumer}",
             {"stream_name": self._name, "config": config},
             patience_s=min(left, PATIENCE_S),
         )
-        self._consumer = str(answer["name"])
         self._doubt, self._fresh = False, True
 
     async def _ask(self) -> None:

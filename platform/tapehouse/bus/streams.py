@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,11 +11,13 @@ from tapehouse.bus.api import NO_SUITABLE_PEERS, REPLICAS_NEED_A_CLUSTER, STREAM
 from tapehouse.bus.connection import Bus
 from tapehouse.bus.jetstream import JetStreamLog, stream_info
 from tapehouse.bus.topology import METADATA_LOG_ID, StreamSpec, drift, read_branches, stream_config
-from tapehouse.core import InvariantError, MissingError, UsageError
+from tapehouse.core import BusUnavailableError, InvariantError, MissingError, UsageError
 from tapehouse.core.ids import new_log_id
 from tapehouse.log import Branch
 
 PAGES_MAX = 1000  # of 256 streams each
+RACE_LOOKS_MAX = 100
+RACE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +123,7 @@ class StreamAdmin:
             created: dict[str, Any] = (await self._bus.patient_api(f"STREAM.CREATE.{spec.name}", config))["config"]
         except ApiError as error:
             if error.code == STREAM_NAME_IN_USE:  # Another process was faster; what it made is verified next.
-                raced: dict[str, Any] = (await stream_info(self._bus, spec.name))["config"]
-                return raced
+                return await self._await_config(spec.name)
             if error.code in (NO_SUITABLE_PEERS, REPLICAS_NEED_A_CLUSTER):
                 raise MissingError(
                     f"{spec.replicas} copies need as many servers: {error.message}",
@@ -129,6 +132,15 @@ class StreamAdmin:
                 ) from error
             raise
         return created
+
+    async def _await_config(self, name: str) -> dict[str, Any]:
+        """The configuration of a stream whose name is given away but which may not have a leader yet."""
+        for _ in range(RACE_LOOKS_MAX):
+            with contextlib.suppress(MissingError):
+                config: dict[str, Any] = (await stream_info(self._bus, name))["config"]
+                return config
+            await asyncio.sleep(RACE_PAUSE_S)
+        raise BusUnavailableError("the stream is being made and does not appear", subject=name, hint="try again")
 
     def _verify(
         self,

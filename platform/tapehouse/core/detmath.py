@@ -3,7 +3,7 @@
 A libm picks its code by the CPU that it finds (with fused multiply-add or without), so its last bits differ between
 machines, and a decision that hangs on one differs too. Here only the IEEE 754 operations +, -, *, / and the square
 root are used, in one written order, rounded to nearest; compilers may neither reorder nor fuse them (a kernel has no
-fast-math flags). The kernels also run as plain Python, through `.py_func`, with the same results.
+fast-math flags). Even interpreted, under `NUMBA_DISABLE_JIT=1`, the kernels give the same bits.
 
 There are no magic coefficients: the series are Taylor's, short because a table brings every argument near a node, and
 the tables are computed below from their definitions, in decimal arithmetic whose results are correctly rounded.
@@ -23,7 +23,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import numpy as np
 import numpy.typing as npt
-from tapehouse.core.kernel import Array, Float, Int, kernel
+from tapehouse.core.kernel import Float, Int, kernel
 
 _Table = npt.NDArray[np.float64]
 _DECIMAL = Context(prec=60, rounding=ROUND_HALF_EVEN, Emin=-9999, Emax=9999, traps=[])
@@ -42,15 +42,15 @@ _BIAS = 1023
 _ONE_BITS = _BIAS << _MANTISSA_BITS
 _NORMAL_BITS_MIN = 1 << _MANTISSA_BITS
 _INFINITY_BITS = 2047 << _MANTISSA_BITS
-_TAIL_BITS = (1 << 11) - 1  # low mantissa bits cut off, so that a product with an 11-bit factor is exact
+_LOW_BITS = (1 << 11) - 1  # low mantissa bits cut off, so that a product with an 11-bit factor is exact
 _TWO_POW_54 = 18014398509481984.0
 _TWO_POW_53 = 9007199254740992.0
 _SPLITTER = 134217729.0  # 2^27 + 1: Veltkamp's constant
 
-_MILLS_STEPS = 8  # table nodes per unit
-_MILLS_END = 8  # where the table ends and the continued fraction begins
-_MILLS_DEGREE = 10
-_MILLS_FRACTION_TERMS = 14
+_TAIL_STEPS = 8  # table nodes per unit
+_TAIL_END = 8  # where the table ends and the continued fraction begins
+_TAIL_DEGREE = 10
+_TAIL_FRACTION_TERMS = 14
 
 
 def _split(value: Decimal, quantum: Decimal) -> tuple[float, float]:
@@ -83,27 +83,27 @@ def _log_table() -> _Table:
     return table
 
 
-def _mills_table() -> _Table:
-    """Row j: the Taylor coefficients of the Mills ratio M about j/8.
+def _tail_table() -> _Table:
+    """Row j: the Taylor coefficients about j/8 of the scaled tail A(x) = e^(x²/2) (1 - N(x)).
 
-    M' = xM - 1 gives the coefficients about x from M(x): c[k+1] = (x c[k] + c[k-1]) / (k + 1). The value at the last
-    node comes from Laplace's continued fraction, each value below from the series about the node above: downwards,
-    where errors of the unwanted solution e^(x²/2) die out.
+    A' = xA - 1/sqrt(2 pi) gives the coefficients about x from A(x): c[k+1] = (x c[k] + c[k-1]) / (k + 1) from k = 1.
+    The value at the last node comes from Laplace's continued fraction, each value below from the series about the node
+    above: downwards, where errors of the unwanted solution e^(x²/2) die out.
     """
     terms = 40
-    table = np.empty((_MILLS_STEPS * _MILLS_END + 1, _MILLS_DEGREE + 1))
-    node = Decimal(_MILLS_END)
+    table = np.empty((_TAIL_STEPS * _TAIL_END + 1, _TAIL_DEGREE + 1))
+    node = Decimal(_TAIL_END)
     value = node
     for k in range(200, 0, -1):
         value = _DECIMAL.add(node, _DECIMAL.divide(Decimal(k), value))
-    value = _DECIMAL.divide(Decimal(1), value)
-    step = _DECIMAL.divide(Decimal(-1), Decimal(_MILLS_STEPS))
-    for j in range(_MILLS_STEPS * _MILLS_END, -1, -1):
-        series = [value, _DECIMAL.subtract(_DECIMAL.multiply(node, value), Decimal(1))]
+    value = _DECIMAL.divide(_DENSITY_AT_ZERO, value)
+    step = _DECIMAL.divide(Decimal(-1), Decimal(_TAIL_STEPS))
+    for j in range(_TAIL_STEPS * _TAIL_END, -1, -1):
+        series = [value, _DECIMAL.subtract(_DECIMAL.multiply(node, value), _DENSITY_AT_ZERO)]
         for k in range(1, terms):
             following = _DECIMAL.add(_DECIMAL.multiply(node, series[k]), series[k - 1])
             series.append(_DECIMAL.divide(following, Decimal(k + 1)))
-        table[j] = [float(coefficient) for coefficient in series[: _MILLS_DEGREE + 1]]
+        table[j] = [float(coefficient) for coefficient in series[: _TAIL_DEGREE + 1]]
         node = _DECIMAL.add(node, step)
         value = series[-1]
         for coefficient in reversed(series[:-1]):
@@ -118,10 +118,11 @@ _STEP_HIGH, _STEP_LOW = _split(_DECIMAL.divide(_LN2, Decimal(_STEPS)), _LOG_QUAN
 _STEPS_PER_UNIT = float(_DECIMAL.divide(Decimal(_STEPS), _LN2))
 _EXP_TABLE = _exp_table()
 _LOG_TABLE = _log_table()
-_MILLS_TABLE = _mills_table()
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
-SQRT_TWO_PI = float(_DECIMAL.sqrt(_DECIMAL.multiply(Decimal(2), _PI)))
-INVERSE_SQRT_TWO_PI = float(_DECIMAL.divide(Decimal(1), _DECIMAL.sqrt(_DECIMAL.multiply(Decimal(2), _PI))))
+_DENSITY_AT_ZERO = _DECIMAL.divide(Decimal(1), _DECIMAL.sqrt(_DECIMAL.multiply(Decimal(2), _PI)))
+_TAIL_TABLE = _tail_table()
+INVERSE_SQRT_TWO_PI = float(_DENSITY_AT_ZERO)
+SQRT_TWO_PI = float(_DECIMAL.divide(Decimal(1), _DENSITY_AT_ZERO))
 
 
 @kernel()
@@ -176,7 +177,7 @@ def _log_parts(bits: Int, shift: Int) -> tuple[Float, Float, Float, Float, Float
     row = (bits >> (_MANTISSA_BITS - 7)) & (_STEPS - 1)
     mantissa = np.int64((bits & _MANTISSA) | _ONE_BITS)
     whole = mantissa.view(np.float64)
-    front = np.int64(mantissa & ~_TAIL_BITS).view(np.float64)
+    front = np.int64(mantissa & ~_LOW_BITS).view(np.float64)
     reciprocal = _LOG_TABLE[row, 0]
     a = front * reciprocal - 1.0
     b = (whole - front) * reciprocal
@@ -287,34 +288,45 @@ def pow(x: Float, y: Float) -> Float:
 
 
 @kernel()
-def _mills_series(table: Array, x: Float) -> Float:
-    """The Mills ratio by the Taylor series about the nearest node, for 0 <= x < 8."""
-    row = np.int64(x * _MILLS_STEPS + 0.5)
-    t = x - row * (1.0 / _MILLS_STEPS)
+def _tail_series(x: Float) -> Float:
+    """The scaled tail by the Taylor series about the nearest node, for 0 <= x < 8."""
+    row = np.int64(x * _TAIL_STEPS + 0.5)
+    t = x - row * (1.0 / _TAIL_STEPS)
+    c = _TAIL_TABLE[row]
     t2 = t * t
     t4 = t2 * t2
-    low = (table[row, 1] + t * table[row, 2]) + t2 * (table[row, 3] + t * table[row, 4])
-    high = (table[row, 5] + t * table[row, 6]) + t2 * (table[row, 7] + t * table[row, 8])
-    return table[row, 0] + t * (low + t4 * (high + t4 * (table[row, 9] + t * table[row, 10])))
+    low = (c[1] + t * c[2]) + t2 * (c[3] + t * c[4])
+    high = (c[5] + t * c[6]) + t2 * (c[7] + t * c[8])
+    return c[0] + t * (low + t4 * (high + t4 * (c[9] + t * c[10])))
 
 
 @kernel()
-def mills_ratio(x: Float) -> Float:
-    """(1 - normal_cdf(x)) / normal_pdf(x) for x >= 0, within 1.5 ulp; below zero it grows as e^(x²/2), within 4 ulp.
+def _half_normal(x: Float) -> Float:
+    """e^(-x²/2) for 0 <= x < 39; the square is needed to more than a double holds, as its error is multiplied by it."""
+    square = x * x
+    return _exp_of_sum(-0.5 * square, -0.5 * _product_error(x, x, square))
 
-    This is the normal distribution without its exponential, which callers that need several values can share.
+
+@kernel()
+def scaled_tail(x: Float) -> Float:
+    """e^(x²/2) (1 - normal_cdf(x)): within 2 ulp for x >= 0, within 3 ulp below, where it grows beyond all bounds.
+
+    The normal distribution without its exponential, which a caller that needs several values can share; times
+    sqrt(2 pi) it is the Mills ratio.
     """
     size = abs(x)
-    if size < _MILLS_END:
-        value = _mills_series(_MILLS_TABLE, size)
-    elif size >= _MILLS_END:
+    if size < _TAIL_END:
+        value = _tail_series(size)
+    elif size >= _TAIL_END:
         fraction = size
-        for k in range(_MILLS_FRACTION_TERMS, 0, -1):
+        for k in range(_TAIL_FRACTION_TERMS, 0, -1):
             fraction = size + k / fraction
-        value = 1.0 / fraction
+        value = INVERSE_SQRT_TWO_PI / fraction
     else:
         return _NAN
-    return value if x >= 0.0 else 1.0 / normal_pdf(size) - value
+    if x >= 0.0:
+        return value
+    return 1.0 / _half_normal(size) - value if size < 37.5 else _INFINITY
 
 
 @kernel()
@@ -323,18 +335,16 @@ def normal_pdf(x: Float) -> Float:
     size = abs(x)
     if not size < 39.0:
         return 0.0 if size >= 39.0 else _NAN
-    # The square is needed to more than a double holds: its error is multiplied by x²/2.
-    square = size * size
-    return INVERSE_SQRT_TWO_PI * _exp_of_sum(-0.5 * square, -0.5 * _product_error(size, size, square))
+    return INVERSE_SQRT_TWO_PI * _half_normal(size)
 
 
 @kernel()
 def normal_cdf(x: Float) -> Float:
-    """The standard normal distribution function, within 4 ulp down to its last normal value near x = -37.5."""
+    """The standard normal distribution function, within 3 ulp down to its last normal value near x = -37.5."""
     if x != x:
         return _NAN
     size = abs(x)
     if size >= 39.0:
         return 1.0 if x > 0.0 else 0.0
-    tail = normal_pdf(size) * mills_ratio(size)
+    tail = _half_normal(size) * scaled_tail(size)
     return 1.0 - tail if x > 0.0 else tail

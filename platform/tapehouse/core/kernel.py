@@ -31,6 +31,7 @@ def source_roots() -> list[Path]:
     return sorted(Path(entry) for entry in tapehouse.__path__)
 
 
+_DECLARES = re.compile(rb"\bkernel\(|^[ \t]*(?:from|import)[ \t]+numba\b", re.M)
 _IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+tapehouse\.([\w.]+)(?:[ \t]+import[ \t]+(\([^)]*\)|[^\n]*))?", re.M)
 
 
@@ -45,7 +46,7 @@ def kernel_sources() -> dict[str, bytes]:
         for root in source_roots()
         for path in sorted(root.rglob("*.py"))
     }
-    needed = [name for name, text in texts.items() if b"tapehouse.core.kernel" in text or b"numba" in text]
+    needed = [name for name, text in texts.items() if _DECLARES.search(text)]
     found = dict.fromkeys(needed)
     while needed:
         for module, names in _IMPORT.findall(texts[needed.pop()]):
@@ -96,20 +97,17 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 import numba  # noqa: E402  (it reads NUMBA_CACHE_DIR when it is imported)
 
 
-def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a compiled function: cached, allocation-free, IEEE arithmetic only.
 
     Args:
         signature: Numba signatures to compile at import; none to compile at the first call.
-        inline: Always inline into its callers; for the smallest helpers.
 
     Division by zero follows IEEE (or gives 0 for integers) instead of raising, so every kernel must exclude it.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         options: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy", "boundscheck": False}
-        if inline:
-            options["inline"] = "always"
         compiled: Callable[..., Any] = numba.njit(*signature, **options)(function)
         return compiled
 

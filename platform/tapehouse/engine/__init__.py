@@ -11,6 +11,7 @@ from tapehouse.engine.strategy import (
     Strategy,
     Submit,
     View,
+    strategy_kernel,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "listen",
     "read_tape",
     "record",
+    "strategy_kernel",
 ]

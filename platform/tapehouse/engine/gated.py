@@ -44,6 +44,7 @@ class GatedEngine:
         self._known: list[Cells] = []  # what EVENTS holds beyond the snapshot, still to be met again
         self._in_flight: asyncio.Task[int] | None = None
         self.recovered = 0
+        self._advanced = asyncio.Condition()
 
     async def open(self) -> None:
         """Restore, take over EVENTS, and read what of it must be met again."""
@@ -89,9 +90,22 @@ class GatedEngine:
                 if self._snapshots is not None and since_snapshot >= self._snapshot_cells:
                     await self.save()
                     since_snapshot = 0
-                await asyncio.sleep(0)
+                async with self._advanced:
+                    self._advanced.notify_all()
         finally:
             await self._settle()
+
+    async def until(self, sequence: int) -> None:
+        """Return when TAPE has been folded through that sequence and all decisions are durable."""
+        async with self._advanced:
+            await self._advanced.wait_for(lambda: self.sequence >= sequence)
+        await self._settle()
+
+    @property
+    def sequence(self) -> int:
+        """The last TAPE sequence that was folded."""
+        progress = self._host.progress
+        return progress.sequence if progress else 0
 
     async def save(self) -> None:
         """Write a snapshot, once everything decided so far is durable."""
@@ -99,9 +113,11 @@ class GatedEngine:
         self._host.save()
 
     async def _settle(self) -> None:
-        if self._in_flight is not None:
-            task, self._in_flight = self._in_flight, None
-            await task
+        while self._in_flight is not None:
+            task = self._in_flight
+            await asyncio.shield(task)
+            if self._in_flight is task:
+                self._in_flight = None
 
     async def _publish(self, outputs: Cells, input_ordinal: int) -> None:
         outputs = self._meet_again(outputs)

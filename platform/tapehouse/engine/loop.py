@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tapehouse.book import apply, best_price, best_size, level_size
+from tapehouse.book import apply, best_price, best_size, level_size, set_level
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import BUY, SELL, cancel_side, on_liquidity, on_trade, shrink_queues, submit
@@ -45,7 +45,6 @@ from tapehouse.engine.strategy import (
     NUMBER_CHAIN_DELTA,
     NUMBER_VOLATILITY,
     NUMBERS,
-    STRATEGY_SIGNATURE,
     SUBMIT,
     VIEW_ASK,
     VIEW_ASK_SIZE,
@@ -65,6 +64,7 @@ from tapehouse.engine.strategy import (
     VIEW_POSITION,
     VIEW_SLOT,
     VIEW_TICK,
+    strategy_kernel,
 )
 from tapehouse.market import KIND_SKIPPED_FROM, Action, Flag, Kind, Side
 from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
@@ -83,7 +83,6 @@ _STATUS, _OPTION_QUOTE, _CLOCK, _GAP, _RAW = (
 _COMMAND, _DEFINITION, _EPOCH = int(Kind.COMMAND), int(Kind.DEFINITION), int(Kind.EPOCH)
 _TRADE_ACTION = int(Action.TRADE)
 _BID = int(Side.BID)
-_ASK = int(Side.ASK)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
 _PYTHON = 1
@@ -99,16 +98,16 @@ class Routes(NamedTuple):
     priced: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX,): engine time of the chain's last pricing
     numbers: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX, NUMBERS): the chain's numbers at that time
     underlyings: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): book slot under an option id, -1 for none
+    units: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX,): currency of one price unit of a slot
 
 
 class Scratch(NamedTuple):
     """Working space; nothing in it outlives a call."""
 
-    view: npt.NDArray[np.int64]
+    seen: npt.NDArray[np.int64]  # the strategy's view
     numbers: npt.NDArray[np.float64]
     intents: npt.NDArray[np.int64]
     ladder: npt.NDArray[np.int64]
-    level: npt.NDArray[np.int64]  # (1, 8): one made-up cell
 
 
 def make_routes() -> Routes:
@@ -121,17 +120,17 @@ def make_routes() -> Routes:
         priced=np.zeros(INSTRUMENTS_MAX, np.int64),
         numbers=np.zeros((INSTRUMENTS_MAX, NUMBERS), np.float64),
         underlyings=np.full(SYMBOL_IDS_MAX, -1, np.int64),
+        units=np.zeros(INSTRUMENTS_MAX, np.float64),
     )
 
 
 def make_scratch() -> Scratch:
     """Fresh working space."""
     return Scratch(
-        view=np.zeros(VIEW_ENTRIES, np.int64),
+        seen=np.zeros(VIEW_ENTRIES, np.int64),
         numbers=np.zeros(NUMBERS, np.float64),
         intents=np.zeros((INTENTS_MAX, INTENT_COLUMNS), np.int64),
         ladder=np.zeros((2, 8), np.int64),
-        level=np.zeros((1, 8), np.int64),
     )
 
 
@@ -158,28 +157,17 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
 
 
 @kernel()
-def _set_level(books: State, slot: Int, level: Array, side: Int, price: Int, size: Int) -> None:
-    """Set one level's whole size by a made-up MBP cell."""
-    level[0, 4] = price
-    level[0, 5] = size
-    level[0, 6] = (_MBP << 48) | (1 << 56)
-    level[0, 7] = (Action.MODIFY if size > 0 else Action.CANCEL) | (side << 8)
-    apply(books, slot, level, 0)
-
-
-@kernel()
-def _quote_record(desk: State, books: State, routes: State, scratch: State, words: Array, row: Int, slot: Int) -> None:
+def _quote_record(desk: State, books: State, routes: State, words: Array, row: Int, slot: Int) -> None:
     """A QUOTE record replaces the one level of each side that the last one set."""
     quotes = routes.quotes[slot]
     for which in range(2):
-        side = _BID if which == BUY else _ASK
         price = words[row + which, 4]
         size = words[row + which, 5]
         if quotes[which] != _UNDEFINED and quotes[which] != price:
-            _set_level(books, slot, scratch.level, side, quotes[which], 0)
+            set_level(books, slot, which, quotes[which], 0)
         quotes[which] = price
         if price != _UNDEFINED:
-            _set_level(books, slot, scratch.level, side, price, size)
+            set_level(books, slot, which, price, size)
     shrink_queues(desk, books, slot)
 
 
@@ -203,7 +191,7 @@ def _top_moved(books: State, routes: State, slot: Int) -> Int:
 @kernel()
 def fill_view(desk: State, routes: State, scratch: State, slot: Int) -> None:
     """Write what the strategy sees of one instrument into the scratch."""
-    view = scratch.view
+    view = scratch.seen
     top = routes.tops[slot]
     contract = desk.instruments[slot]
     view[VIEW_NOW] = desk.counters[NOW]
@@ -266,7 +254,7 @@ def _option_record(desk: State, chain: State, routes: State, words: Array, row: 
     if now - routes.priced[slot] < PRICE_INTERVAL_NS or bid == _UNDEFINED or ask == _UNDEFINED:
         return
     routes.priced[slot] = now
-    forward = 0.5 * (np.float64(bid) + np.float64(ask))
+    forward = 0.5 * np.float64(bid + ask) * routes.units[slot]
     price_chain(chain, slot, forward, now)
     routes.numbers[slot, NUMBER_VOLATILITY] = atm_volatility(chain, slot, now)
     routes.numbers[slot, NUMBER_CHAIN_DELTA] = chain_delta(chain, slot)
@@ -284,7 +272,7 @@ def run(
         words: Shape (n, 8) int64, whole records.
         first_ordinal: Of row 0.
         strategy_turn: 1 to enter at a record whose STRATEGY_TURN was just answered: it is not applied again.
-        strategy: A compiled strategy, typed STRATEGY_TYPE.
+        strategy: What `strategy_kernel` returned.
         python_strategy: 1 to stop with STRATEGY_TURN instead of calling `strategy`.
 
     The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
@@ -325,7 +313,7 @@ def run(
             elif kind == _QUOTE:
                 if length < 2:
                     return row, BAD_RECORD
-                _quote_record(desk, books, routes, scratch, words, row, slot)
+                _quote_record(desk, books, routes, words, row, slot)
             else:
                 _book_record(desk, books, out, powers, words, row, slot)
             flags = (words[row, 7] >> 16) & 255
@@ -333,7 +321,7 @@ def run(
                 fill_view(desk, routes, scratch, slot)
                 if python_strategy == _PYTHON:
                     return row, STRATEGY_TURN
-                count = strategy(scratch.view, scratch.numbers, parameters, memory, scratch.intents)
+                count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
                 act(desk, books, scratch, out, powers, slot, count)
         elif kind != _STATUS and kind != _CLOCK and kind != _GAP and kind != _RAW and kind < KIND_SKIPPED_FROM:
             return row, UNKNOWN_KIND
@@ -341,7 +329,7 @@ def run(
     return row, DONE
 
 
-@kernel(STRATEGY_SIGNATURE)
+@strategy_kernel
 def idle(view: Array, numbers: Array, parameters: Array, memory: Array, intents: Array) -> Int:
     """The strategy that never acts; stands in where a Python strategy decides."""
     return 0

@@ -55,7 +55,7 @@ from tapehouse.pricing import snapshot as snapshot_chain
 OUTPUT_ROWS = 16_384
 ORDERS_IN_BOOKS = 1 << 18
 OPTIONS_MAX = 1024
-_DECIDED = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
+DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,10 +232,10 @@ class Engine:
                 self._chain,
                 option,
                 underlying=slot,
-                strike=float(instrument.strike),
+                strike=float(instrument.price(instrument.strike)),
                 expiry_ns=instrument.expiry_ns,
                 right=instrument.right,
-                price_unit=10.0**instrument.price_exponent,
+                price_unit=float(f"1e{instrument.price_exponent}"),
             )
             routes.options[instrument.id] = option
             routes.underlyings[instrument.id] = slot
@@ -244,6 +244,7 @@ class Engine:
             define_instrument(self._desk, slot, instrument)
             define_book(self._books, slot, instrument.tick_size)
             routes.slots[instrument.id] = slot
+            routes.units[slot] = float(f"1e{instrument.price_exponent}")
         self.instruments[instrument.id] = instrument
 
     # Outputs.
@@ -270,7 +271,7 @@ class Engine:
             cells = from_words(self._out[:rows].copy())
             self._outputs.append(cells)
             self.outputs += rows
-            decided = cells[np.isin(cells["kind"], _DECIDED)]
+            decided = cells[np.isin(cells["kind"], DECIDED_KINDS)]
             self._decisions.update(decided.tobytes())
             self._desk.counters[OUT_ROWS] = 0
 
@@ -284,7 +285,7 @@ class Engine:
 
     def _ask_python(self) -> None:
         assert self._python is not None
-        view, numbers = self._scratch.view.tolist(), self._scratch.numbers
+        view, numbers = self._scratch.seen.tolist(), self._scratch.numbers
         slot = view[1]
         seen = View(
             now=view[0],

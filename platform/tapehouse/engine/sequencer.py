@@ -102,6 +102,7 @@ class Sequencer:
         self.metrics = metrics or Metrics()
         self._ids = {(i.venue, i.symbol): i.id for i in state.instruments.values()}
         self._commands: asyncio.Queue[Message] = asyncio.Queue(COMMANDS_QUEUED_MAX)
+        self._arrived = asyncio.Event()
         self._pending: list[Cells] = []
         self._pending_cells = 0
 
@@ -180,10 +181,24 @@ class Sequencer:
     async def offer_command(self, message: Message) -> None:
         """Queue a message of CMDS; waits while COMMANDS_QUEUED_MAX are queued."""
         await self._commands.put(message)
+        self._arrived.set()
+
+    async def command_or(self, due_ns: int, clock: Clock) -> None:
+        """Return when a command is queued, at the latest at a monotonic time."""
+        if not self._commands.empty():
+            return
+        arrival = asyncio.ensure_future(self._arrived.wait())
+        timer = asyncio.ensure_future(clock.sleep_until(due_ns))
+        try:
+            await asyncio.wait({arrival, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+            timer.cancel()
 
     def admit_commands(self) -> int:
         """Give every queued command its place on the tape, now; returns how many."""
         admitted = 0
+        self._arrived.clear()
         while not self._commands.empty():
             message = self._commands.get_nowait()
             if message.sequence <= self.state.commands_through:

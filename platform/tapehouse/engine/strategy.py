@@ -2,7 +2,7 @@
 
 It sees a `View` (what the desk knows now), its own parameters and memory, and answers with intents. Time, prices and
 randomness reach it only that way, so the same tape gives the same decisions. A compiled strategy is a function of the
-signature STRATEGY_SIGNATURE; a Python one is an object with `on_market`.
+signature STRATEGY_SIGNATURE, declared with `strategy_kernel`; a Python one is an object with `on_market`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from numba import float64, int64, types
+from numba import cfunc, float64, int64
 from tapehouse.desk import BUY, GTC, IOC, POST_ONLY, SELL
 
 # Entries of `view` (int64). Prices and sizes in the instrument's units, UNDEFINED where there is none.
@@ -51,7 +51,16 @@ MEMORY_WORDS = 1024
 PARAMETERS_MAX = 64
 
 STRATEGY_SIGNATURE = int64(int64[::1], float64[::1], int64[::1], int64[::1], int64[:, ::1])
-STRATEGY_TYPE = types.FunctionType(STRATEGY_SIGNATURE)
+
+
+def strategy_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a strategy's function `(view, numbers, parameters, memory, intents) -> count of intents`.
+
+    It becomes a first-class function of one fixed type, so the engine's loop is compiled and cached once for all
+    strategies and calls this one through a pointer (about 3 ns).
+    """
+    options: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy"}
+    return cfunc(STRATEGY_SIGNATURE, **options)(function)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +130,7 @@ class CompiledStrategy:
     """A compiled strategy: its function, and its parameters by name."""
 
     name: str
-    on_market: Callable[..., Any]
+    on_market: Any  # what strategy_kernel returned
     parameters: dict[str, int] = field(default_factory=dict)
 
     def parameter_array(self) -> npt.NDArray[np.int64]:
@@ -146,4 +155,5 @@ __all__ = [
     "Strategy",
     "Submit",
     "View",
+    "strategy_kernel",
 ]

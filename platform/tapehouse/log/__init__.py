@@ -1,7 +1,7 @@
 """Frames, segments, envelopes; the `Log` port; machines and their hosts."""
 
 from tapehouse.log.envelope import Envelope, Registry, deterministic_id, read_envelope, validate
-from tapehouse.log.frame import Codec, FrameHeader, decode_frame, encode_frame, may_hold, read_header
+from tapehouse.log.frame import Codec, FrameFlag, FrameHeader, decode_frame, encode_frame, may_hold, read_header
 from tapehouse.log.host import Host, MemorySnapshots, Progress, Snapshot, SnapshotStore, open_frame
 from tapehouse.log.machine import Machine
 from tapehouse.log.memory import MemoryLog
@@ -13,6 +13,7 @@ __all__ = [
     "Codec",
     "Envelope",
     "Extent",
+    "FrameFlag",
     "FrameHeader",
     "FrameWriter",
     "Host",

@@ -69,7 +69,7 @@ def _common_divisor(array: Array, column: Int) -> Int:
     return divisor if divisor != 0 and divisor < np.uint64(1) << np.uint64(63) else np.uint64(1)
 
 
-@kernel(inline=True)
+@kernel()
 def _put_varint(out: Array, at: Int, value: Int) -> Int:
     while value >= np.uint64(128):
         out[at] = np.uint8(value & np.uint64(127)) | np.uint8(128)

@@ -15,6 +15,7 @@ import xxhash
 import zstandard
 from tapehouse.core.errors import DataError, DecodeError, InvariantError
 from tapehouse.core.ids import LOG_ID_BYTES
+from tapehouse.core.kernel import Array, kernel
 from tapehouse.log import columns
 from tapehouse.market.cell import CELL, CELL_BYTES, Cells, from_words, words
 
@@ -25,6 +26,8 @@ PLAIN_BYTES_MAX = 8 * 1024 * 1024  # what a decoder will ever allocate for one b
 _HEADER = struct.Struct("<4sHBBIIIIQIIQQqqQQ16s16sQ")
 _CHECKSUM_AT = HEADER_BYTES - 8
 _ZSTD_LEVEL = 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: Fibonacci hashing of instrument ids
+_WORD = 2**64 - 1
 
 
 class Codec(IntEnum):
@@ -86,19 +89,39 @@ class FrameHeader:
         return bool(self.flags & FrameFlag.PARTIAL)
 
 
-def instrument_filter(instruments: np.ndarray) -> tuple[int, int]:
-    """A 128-bit Bloom filter of instrument ids (two bits each), for readers that skip."""
-    bits = 0
-    for instrument in np.unique(instruments).tolist():
-        mixed = (instrument * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        bits |= 1 << (mixed >> 57) | 1 << ((mixed >> 50) & 127)
-    return bits & 0xFFFFFFFFFFFFFFFF, bits >> 64
+def instrument_filter(instrument: int) -> tuple[int, int]:
+    """The two bits (low and high 64) that stand for an instrument in the 128-bit Bloom filter of a frame."""
+    mixed = (instrument * _GOLDEN) & _WORD
+    bits = 1 << (mixed >> 57) | 1 << ((mixed >> 50) & 127)
+    return bits & _WORD, bits >> 64
 
 
 def may_hold(header: FrameHeader, instrument: int) -> bool:
     """False only where the frame certainly has no cell of that instrument."""
-    low, high = instrument_filter(np.array([instrument], np.uint32))
+    low, high = instrument_filter(instrument)
     return header.filter_low & low == low and header.filter_high & high == high
+
+
+@kernel()
+def _summarise(array: Array, summary: Array) -> None:
+    """One pass over cells as words: filter low and high, receive time of the first and of the last first cell."""
+    summary[:] = 0
+    known = np.int64(-1)
+    none_yet = True
+    for row in range(array.shape[0]):
+        small = array[row, 6]
+        if (small >> 56) & 255 != 0:
+            summary[3] = array[row, 1]
+            if none_yet:
+                summary[2] = array[row, 1]
+                none_yet = False
+        instrument = small & 0xFFFFFFFF
+        if instrument == known:
+            continue
+        known = instrument
+        mixed = np.uint64(instrument) * np.uint64(_GOLDEN)
+        for bit in (mixed >> np.uint64(57), (mixed >> np.uint64(50)) & np.uint64(127)):
+            summary[np.int64(bit >> np.uint64(6))] |= np.int64(np.uint64(1) << (bit & np.uint64(63)))
 
 
 def encode_frame(cells: Cells, header: FrameHeader) -> bytes:
@@ -117,19 +140,18 @@ def encode_frame(cells: Cells, header: FrameHeader) -> bytes:
         body = columns.encode(array)
         if header.codec is Codec.COLUMNS_ZSTD:
             body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(body)
-    low, high = instrument_filter(cells["instrument"])
-    first = cells["cells"] > 0
-    times = cells["ts_recv"][first] if first.any() else np.zeros(1, np.int64)
+    summary = np.empty(4, np.int64)
+    _summarise(array, summary)
     filled = replace(
         header,
         body=Body.CELLS,
         count=len(cells),
         stored_bytes=len(body),
         plain_bytes=plain_bytes,
-        first_time=int(times[0]),
-        last_time=int(times[-1]),
-        filter_low=low,
-        filter_high=high,
+        first_time=int(summary[2]),
+        last_time=int(summary[3]),
+        filter_low=int(summary[0]) & _WORD,
+        filter_high=int(summary[1]) & _WORD,
     )
     return seal(filled, body)
 

@@ -118,13 +118,14 @@ class Host:
         """Restore the newest usable snapshot, or start from the log's beginning.
 
         A damaged snapshot, one of another version or of another branch is ignored, with its reason in
-        `ignored_snapshot`: the log is the truth and can be refolded.
+        `ignored_snapshot`: the log is the truth and can be refolded. Where its beginning was trimmed away it cannot,
+        and the first fold raises GapError: a state that lacks cells is never built.
         """
         extent = await self._log.extent()
         self._extent = extent
         self.progress = self._restore(extent)
         if self.progress is None:
-            self.progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
+            self.progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=0)
         return self.progress
 
     def _restore(self, extent: Extent) -> Progress | None:
@@ -172,7 +173,7 @@ class Host:
 
     def save(self) -> None:
         """Write a snapshot of the present state."""
-        if self._snapshots is None or self.progress is None or self.progress.next_ordinal < 0:
+        if self._snapshots is None or self.progress is None:
             return
         snapshot = Snapshot(progress=self.progress, machine_version=self.machine.version, state=self.machine.snapshot())
         self._snapshots.save(self.machine.name, snapshot.encode())
@@ -181,6 +182,8 @@ class Host:
 
 def open_frame(name: str, message: Message, extent: Extent, progress: Progress) -> tuple[FrameHeader, Cells]:
     """Decode the frame that must come next, or say why it is not that frame.
+
+    Where `progress.next_ordinal` is negative any first ordinal will do: for readers of a part of a log, not machines.
 
     Raises:
         GapError: A sequence or an ordinal is missing.
@@ -193,15 +196,19 @@ def open_frame(name: str, message: Message, extent: Extent, progress: Progress) 
     try:
         header, cells = decode_frame(message.payload)
     except DecodeError as error:
-        raise DecodeError(
-            error.message, subject=name, position=f"{where}, {error.position}", hint=error.hint
-        ) from error
-    if header.log_id not in (branch.log_id for branch in extent.branches):
-        raise IntegrityError("a frame of another log", subject=name, position=where, hint="restore from the backup")
+        position = f"{where}, {error.position}" if error.position else where
+        raise DecodeError(error.message, subject=name, position=position, hint=error.hint) from error
+    if header.log_id != extent.log_id_at(message.sequence):
+        raise IntegrityError(
+            "a frame of another log or branch", subject=name, position=where, hint="restore from the backup"
+        )
     if progress.next_ordinal >= 0 and header.first_ordinal != progress.next_ordinal:
         raise GapError(
             f"cell {progress.next_ordinal} is missing: the frame begins at {header.first_ordinal}",
             subject=name,
             position=where,
+            hint="what came before was trimmed: start from a snapshot or read the segments"
+            if message.sequence == extent.first
+            else "cells were lost: restore from the backup",
         )
     return header, cells

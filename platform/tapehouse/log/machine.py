@@ -41,7 +41,7 @@ class Machine(Protocol):
         """Become the state that `snapshot` returned.
 
         Raises:
-            IntegrityError: These bytes are no snapshot of this machine.
+            IntegrityError: These bytes are no snapshot of this machine, and it is as it was before.
         """
         ...
 

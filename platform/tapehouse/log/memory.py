@@ -100,6 +100,8 @@ class MemoryLog:
 
     def corrupt(self, sequence: int, payload: bytes) -> None:
         """Replace a stored payload, for negative controls."""
+        if not self._first <= sequence <= self._last:
+            raise UsageError(f"sequence {sequence} is not there to corrupt", subject=self._name)
         at = sequence - self._first
         self._messages[at] = replace(self._messages[at], payload=payload)
 

@@ -1,9 +1,9 @@
 """The single writer of a log of frames: ordinals, fence, and what to do when no acknowledgement comes.
 
 One append is in flight at a time: appends sent ahead of their acknowledgements get reordered or lost when the broker's
-leader changes. The encoding of the next frame overlaps the wait. After an ambiguous append the last frame is read:
-same writer, epoch and ordinal means that it is there, a frame before it means that it is not and is sent again under
-the same fence, anything else means that another writer has taken over.
+leader changes. The encoding of an append's next frame overlaps the wait. After an ambiguous append the last frame is
+read: our own bytes mean that it is there, the frame before it means that it is not and is sent again under the same
+fence, anything else means that another writer has taken over.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from tapehouse.core.check import check
 from tapehouse.core.errors import AmbiguousAppendError, BusUnavailableError, ConflictError, IntegrityError
 from tapehouse.core.metrics import Metrics
-from tapehouse.log.frame import Codec, FrameHeader, encode_frame, read_header
+from tapehouse.log.frame import Codec, FrameFlag, FrameHeader, encode_frame, read_header
 from tapehouse.log.port import Log
 from tapehouse.market.cell import Cells
-from tapehouse.market.records import whole_records
+from tapehouse.market.records import record_starts, whole_records
 
 APPEND_ATTEMPTS_MAX = 40  # of one frame; with the broker's own time-outs this outlasts an election many times over
 RETRY_PAUSE_S = 0.25
@@ -94,13 +94,15 @@ class FrameWriter:
         """Append whole records, as frames of at most FRAME_CELLS_MAX cells; return the last sequence.
 
         Args:
-            input_ordinal, output_index: For EVENTS: how far the input is consumed once *all* these cells are there;
-                frames before the last carry the same, and `recovery` tells them apart by their ordinals.
+            input_ordinal, output_index: How far the writer's own input is consumed once *all* these cells are there;
+                frames before the last carry the same with the flag PARTIAL, so a reader knows that it is not yet so.
 
         Raises:
             ConflictError: Another writer has taken over; nothing more may be written.
             BusUnavailableError: No frame went through within APPEND_ATTEMPTS_MAX attempts.
+            DecodeError: The cells are no whole records; nothing was written.
         """
+        record_starts(cells)
         slices = []
         start = 0
         while start < len(cells):
@@ -111,21 +113,24 @@ class FrameWriter:
         upcoming: asyncio.Task[bytes] | None = None
         try:
             for at, piece in enumerate(slices):
-                header = self._header(ordinal, input_ordinal, output_index)
+                left = len(slices) - at - 1
+                header = self._header(ordinal, input_ordinal, output_index, partial=left > 0)
                 frame = await upcoming if upcoming else await _encode(piece, header)
                 ordinal += len(piece)
-                if at + 1 < len(slices):  # Encode the next frame while this one's acknowledgement is under way.
-                    following = self._header(ordinal, input_ordinal, output_index)
+                if left:  # Encode the next frame while this one's acknowledgement is under way.
+                    following = self._header(ordinal, input_ordinal, output_index, partial=left > 1)
                     upcoming = asyncio.create_task(_encode(slices[at + 1], following))
                 await self._append_frame(frame, len(piece))
         except BaseException:
             if upcoming is not None:
                 upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
             raise
         return self.last_sequence
 
-    def _header(self, first_ordinal: int, input_ordinal: int, output_index: int) -> FrameHeader:
+    def _header(self, first_ordinal: int, input_ordinal: int, output_index: int, *, partial: bool) -> FrameHeader:
         return FrameHeader(
+            flags=FrameFlag.PARTIAL if partial else 0,
             log_id=self._log_id,
             writer=self._writer,
             epoch=self._epoch,

@@ -4,10 +4,10 @@ One formula serves every contract through the cost of carry b: b = r for a stock
 dividend yield q, b = 0 for a future (Black 1976), b = r - r_foreign for a currency. Years are floats, rates and
 volatilities are per year as fractions, `sign` is +1 for a call and -1 for a put.
 
-Everything the formula needs follows from one exponential: with x = ln(F/K) and s = sigma sqrt(T), d1 = x/s + s/2 and
-d2 = x/s - s/2 have densities phi(d1) = c / sqrt(F/K) and phi(d2) = c sqrt(F/K), where c = phi(sqrt((x/s)² + (s/2)²)),
-and N(-d) = phi(d) M(d) with the Mills ratio M, a polynomial. That is faster than two distribution functions, and a
-far out-of-the-money price keeps its relative precision.
+Everything follows from one exponential. With x = ln(F/K) and s = sigma sqrt(T), d1 = x/s + s/2 and d2 = x/s - s/2
+have e^(-d1²/2) = c / sqrt(F/K) and e^(-d2²/2) = c sqrt(F/K), where c = e^(-((x/s)² + (s/2)²) / 2), and
+N(-d) = e^(-d²/2) A(d), where the scaled tail A is a short polynomial. That is faster than two distribution functions,
+and a far out-of-the-money price keeps its relative precision.
 
 Where nothing is random any more (no time, no volatility, a forward or strike of zero) the value is the discounted
 intrinsic one: delta is its slope (half of it exactly at the strike), gamma and vega are 0.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tapehouse.core.detmath import INVERSE_SQRT_TWO_PI, exp, log, mills_ratio, sqrt
+from tapehouse.core.detmath import INVERSE_SQRT_TWO_PI, exp, log, scaled_tail, sqrt
 from tapehouse.core.kernel import Float, Int, kernel
 
 
@@ -62,12 +62,13 @@ def black_terms(forward: Float, strike: Float, deviation: Float) -> Terms:
     ratio = forward / strike
     h = log(ratio) / deviation
     t = 0.5 * deviation
-    common = INVERSE_SQRT_TWO_PI * exp(-0.5 * (h * h + t * t))
+    common = exp(-0.5 * (h * h + t * t))
     root = sqrt(ratio)
     d1 = h + t
     d2 = h - t
-    density = common / root
-    return Terms(density * mills_ratio(abs(d1)), common * root * mills_ratio(abs(d2)), d1, d2, density)
+    bell1 = common / root
+    bell2 = common * root
+    return Terms(bell1 * scaled_tail(abs(d1)), bell2 * scaled_tail(abs(d2)), d1, d2, INVERSE_SQRT_TWO_PI * bell1)
 
 
 @kernel()
@@ -91,18 +92,14 @@ def black_price(forward: Float, strike: Float, years: Float, volatility: Float, 
 
 
 @kernel()
-def price(
-    spot: Float, strike: Float, years: Float, rate: Float, carry: Float, volatility: Float, sign: Int
-) -> Float:
+def price(spot: Float, strike: Float, years: Float, rate: Float, carry: Float, volatility: Float, sign: Int) -> Float:
     """The value today of a European option."""
     time = 0.0 if years < 0.0 else years
     return exp(-rate * time) * black_price(spot * exp(carry * time), strike, time, volatility, sign)
 
 
 @kernel()
-def greeks(
-    spot: Float, strike: Float, years: Float, rate: Float, carry: Float, volatility: Float, sign: Int
-) -> Greeks:
+def greeks(spot: Float, strike: Float, years: Float, rate: Float, carry: Float, volatility: Float, sign: Int) -> Greeks:
     """The value today of a European option, with its sensitivities."""
     time = 0.0 if years < 0.0 else years
     root = sqrt(time)

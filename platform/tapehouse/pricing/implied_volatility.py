@@ -11,7 +11,7 @@ Source: P. Jaeckel, "Let's be rational" (Wilmott, 2015) for the normalisation an
 
 from __future__ import annotations
 
-from tapehouse.core.detmath import INVERSE_SQRT_TWO_PI, SQRT_TWO_PI, exp, log, mills_ratio, sqrt
+from tapehouse.core.detmath import INVERSE_SQRT_TWO_PI, SQRT_TWO_PI, exp, log, scaled_tail, sqrt
 from tapehouse.core.kernel import Float, Int, kernel
 
 SOLVED = 0
@@ -29,12 +29,12 @@ _LOWER, _MIDDLE, _UPPER = 0, 1, 2  # which objective
 
 
 @kernel()
-def _mills_difference(a: Float, t: Float) -> Float:
-    """M(a - t) - M(a + t) for the Mills ratio M, by its odd derivatives where the difference would cancel."""
+def _tail_difference(a: Float, t: Float) -> Float:
+    """A(a - t) - A(a + t) for the scaled tail A, by its odd derivatives where the difference would cancel."""
     if t > 1e-3:
-        return mills_ratio(a - t) - mills_ratio(a + t)
-    value = mills_ratio(a)
-    first = a * value - 1.0  # M' = aM - 1, and M'[k+1] = a M[k] + k M[k-1] above it
+        return scaled_tail(a - t) - scaled_tail(a + t)
+    value = scaled_tail(a)
+    first = a * value - INVERSE_SQRT_TWO_PI  # A' = aA - 1/sqrt(2 pi), and above it A'[k+1] = a A[k] + k A[k-1]
     second = a * first + value
     third = a * second + 2.0 * first
     fifth = a * (a * third + 3.0 * second) + 4.0 * third
@@ -53,7 +53,7 @@ def _deviation(value: Float, x: Float) -> tuple[Int, Float]:
     if s > 1e-8:
         h = x / s
         t = 0.5 * s
-        if value < INVERSE_SQRT_TWO_PI * exp(-0.5 * (h * h + t * t)) * _mills_difference(-h, t):
+        if value < exp(-0.5 * (h * h + t * t)) * _tail_difference(-h, t):
             side = _LOWER
             high = s
         else:
@@ -69,22 +69,24 @@ def _deviation(value: Float, x: Float) -> tuple[Int, Float]:
         exponent = -0.5 * (h * h + t * t)
         bend = h * h / s - 0.5 * t  # b'' / b', where b' = e^exponent / sqrt(2 pi)
         if side == _LOWER:
-            near = _mills_difference(-h, t)  # b / b'
-            level = log(near * INVERSE_SQRT_TWO_PI) + exponent
+            difference = _tail_difference(-h, t)
+            near = SQRT_TWO_PI * difference  # b / b'
+            level = log(difference) + exponent
             above = level > goal
             newton = near * level * (goal - level) / goal
             bend -= (1.0 + 2.0 / level) / near
         elif side == _UPPER:
-            rest = mills_ratio(t + h) + mills_ratio(t - h)  # (largest - b) / b'
-            level = log(rest * INVERSE_SQRT_TWO_PI) + exponent
+            both = scaled_tail(t + h) + scaled_tail(t - h)
+            rest = SQRT_TWO_PI * both  # (largest - b) / b'
+            level = log(both) + exponent
             above = level < goal
             newton = rest * (level - goal)
             bend += 1.0 / rest
         else:
-            slope = INVERSE_SQRT_TWO_PI * exp(exponent)
-            level = slope * _mills_difference(-h, t)
+            bell = exp(exponent)
+            level = bell * _tail_difference(-h, t)
             above = level > goal
-            newton = (goal - level) / slope
+            newton = SQRT_TWO_PI * (goal - level) / bell
         if above:
             high = s
         else:

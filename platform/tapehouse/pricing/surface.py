@@ -155,7 +155,7 @@ def forward_of(surface: State, expiry: Int) -> Float:
 
 @kernel()
 def smile_between(surface: State, first: Int, end: Int, above: Int, log_strike: Float) -> Float:
-    """The smile of nodes first to end at a log strike; `above` is the first node beyond it; 0.0 without volatilities."""
+    """The smile over nodes first to end at a log strike; `above` is the first node beyond it; 0.0: no volatilities."""
     nodes = surface.nodes
     low = above - 1
     while low >= first and nodes[low].volatility <= 0.0:

@@ -24,7 +24,6 @@ from tapehouse.engine.strategy import (
     NUMBER_VOLATILITY,
     POST_ONLY,
     SELL,
-    STRATEGY_SIGNATURE,
     SUBMIT,
     VIEW_ASK,
     VIEW_BID,
@@ -35,6 +34,7 @@ from tapehouse.engine.strategy import (
     VIEW_SLOT,
     VIEW_TICK,
     CompiledStrategy,
+    strategy_kernel,
 )
 
 SIZE, SPREAD_TICKS, SKEW_TICKS, HORIZON_MS, INTERVAL_MS, POSITION_MAX = range(6)
@@ -61,7 +61,7 @@ def _quote(intents: Array, count: Int, side: Int, own: Int, price: Int, size: In
     return count
 
 
-@kernel(STRATEGY_SIGNATURE)
+@strategy_kernel
 def on_market(view: Array, numbers: Array, parameters: Array, memory: Array, intents: Array) -> Int:
     """Decide on both quotes; `memory[slot]` is the engine time of the last change."""
     bid = view[VIEW_BID]

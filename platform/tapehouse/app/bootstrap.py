@@ -1,0 +1,89 @@
+"""The composition root: which adapter stands behind which port, chosen here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tapehouse.app.snapshots import FileSnapshots
+from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
+from tapehouse.core.errors import UsageError
+from tapehouse.core.kernel import source_digest
+
+DEFAULT_TAPE = "main"
+
+
+def home_directory() -> Path:
+    """Where this user's clusters and snapshots live: `TAPEHOUSE_HOME`, else `~/.tapehouse`."""
+    return Path(os.environ.get("TAPEHOUSE_HOME") or Path.home() / ".tapehouse")
+
+
+class Platform:
+    """One bus and what is on it, by the names that users know."""
+
+    def __init__(self, bus: Bus, *, home: Path | None = None) -> None:
+        self.bus = bus
+        self.admin = StreamAdmin(bus)
+        self.home = home or home_directory()
+
+    async def tape(self, name: str, *, create: bool = False) -> JetStreamLog:
+        """TAPE_<name>; raises MissingError where it is not there and not to be created."""
+        return await self._open(tape_spec(name), create)
+
+    async def events(self, name: str, *, create: bool = False) -> JetStreamLog:
+        """EVENTS_<name>."""
+        return await self._open(events_spec(name), create)
+
+    async def commands(self, name: str, *, create: bool = False) -> JetStreamLog:
+        """CMDS_<name>."""
+        return await self._open(cmds_spec(name), create)
+
+    def log(self, stream: str) -> JetStreamLog:
+        """A log by its stream's name, whether it is there or not."""
+        kind, _, name = stream.partition("_")
+        for spec in self.specs(name):
+            if spec.name == stream:
+                return JetStreamLog(self.bus, spec.name, subjects=spec.subjects)
+        raise UsageError(f"{kind!r} is no kind of log", subject=stream, hint="TAPE_, EVENTS_ and CMDS_ are")
+
+    @staticmethod
+    def specs(name: str) -> tuple[StreamSpec, ...]:
+        """The logs of one tape and its desk."""
+        return tape_spec(name), events_spec(name), cmds_spec(name)
+
+    async def _open(self, spec: StreamSpec, create: bool) -> JetStreamLog:
+        if create:
+            return await self.admin.ensure(spec)
+        log = JetStreamLog(self.bus, spec.name, subjects=spec.subjects)
+        await log.extent()
+        return log
+
+    async def tapes(self) -> list[str]:
+        """The names of all tapes on the broker."""
+        streams = await self.admin.list()
+        return [stream.name.removeprefix("TAPE_") for stream in streams if stream.name.startswith("TAPE_")]
+
+    async def snapshots(self, name: str) -> FileSnapshots:
+        """The snapshots of the machines on one tape, kept apart by the log's identity."""
+        extent = await (await self.tape(name)).extent()
+        return FileSnapshots(self.home / "snapshots" / f"{name}-{extent.branches[0].log_id.hex()[:16]}")
+
+
+@asynccontextmanager
+async def open_platform(nats: str | None = None, *, home: Path | None = None) -> AsyncIterator[Platform]:
+    """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says."""
+    bus = await connect(nats, directory=None if home is None else home / "cluster")
+    try:
+        yield Platform(bus, home=home)
+    finally:
+        await bus.close()
+
+
+def code_hash() -> str:
+    """Which code decides: the hash that EPOCH records carry."""
+    return source_digest()
+
+
+__all__ = ["DEFAULT_TAPE", "Platform", "code_hash", "home_directory", "open_platform"]

@@ -1,0 +1,213 @@
+"""A live desk in one process: a feed or nothing, commands, the sequencer, the engine in gated mode.
+
+`record` puts a whole feed on a tape of its own with the strategy beside it; `serve` follows wall time and commands
+until it is stopped. Both write the same two logs, so what runs here can be replayed from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tapehouse.app.bootstrap import code_hash
+from tapehouse.core.clock import Clock
+from tapehouse.core.errors import ConflictError, DataError
+from tapehouse.core.ids import new_writer_id
+from tapehouse.core.metrics import Metrics
+from tapehouse.engine import ClockSource, Digests, Engine, GatedEngine, Sequencer, Strategy, listen, read_tape
+from tapehouse.engine import record as record_feed
+from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS
+from tapehouse.feeds.port import Feed
+from tapehouse.log import FrameWriter, Log, SnapshotStore
+from tapehouse.market import Cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """The logs of one desk."""
+
+    tape: Log
+    events: Log
+    commands: Log | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordReport:
+    """What a recording did."""
+
+    cells: int
+    feed_cells: int
+    skipped_cells: int
+    commands: int
+    bytes: int
+    record_seconds: float
+    seconds: float
+    last_sequence: int
+    digests: Digests | None
+
+
+async def batches_of(feed: Feed) -> AsyncIterator[Cells]:
+    """A feed's batches, decoded in a thread so that acknowledgements are not kept waiting."""
+    iterator = feed.batches()
+    while True:
+        cells = await asyncio.to_thread(next, iterator, None)
+        if cells is None:
+            return
+        if len(cells):
+            yield cells
+
+
+async def _chain(first: Cells, rest: AsyncIterator[Cells]) -> AsyncIterator[Cells]:
+    yield first
+    async for cells in rest:
+        yield cells
+
+
+async def open_sequencer(logs: Logs, *, clock_source: ClockSource, clock: Clock, metrics: Metrics) -> Sequencer:
+    """Take over a tape: read what a successor must know, become its writer."""
+    state = await read_tape(logs.tape)
+    writer = await FrameWriter.open(logs.tape, writer=new_writer_id())
+    return Sequencer(
+        logs.tape, writer, state, clock_source=clock_source, clock=clock, code=code_hash(), metrics=metrics
+    )
+
+
+async def record(
+    feed: Feed,
+    logs: Logs,
+    *,
+    strategy: Strategy | None,
+    clock: Clock,
+    guard: bool = True,
+    snapshots: SnapshotStore | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> RecordReport:
+    """Put a whole feed on a tape; with a strategy, the engine follows and its decisions go to EVENTS.
+
+    A recording that was stopped goes on where it stopped: the cells that the tape already holds are skipped.
+
+    Raises:
+        ConflictError: Another sequencer took over the tape.
+        DataError: The tape holds another feed.
+        StrategyError: The strategy broke its contract; what was recorded stays.
+    """
+    metrics = Metrics()
+    sequencer = await open_sequencer(logs, clock_source="history", clock=clock, metrics=metrics)
+    if sequencer.state.feed and sequencer.state.feed != feed.name:
+        raise DataError(
+            f"it holds the feed {sequencer.state.feed!r}, not {feed.name!r}",
+            subject=logs.tape.name,
+            hint="record each history into a tape of its own: --tape NAME",
+        )
+    skip = sequencer.state.feed_cells
+    start = clock.monotonic_ns()
+    batches = batches_of(feed)
+    first = await anext(batches, None)
+    if first is None:
+        raise DataError("there is nothing in it", subject=feed.name, hint="is it the right file?")
+    # A history's clock begins with its first record, not in 1970.
+    sequencer.state.now = max(sequencer.state.now, int(first["ts_recv"][0]))
+    await sequencer.begin(feed=feed.name)
+    engine = Engine(strategy, guard=guard) if strategy is not None else None
+    tasks: list[asyncio.Task[None]] = []
+    if logs.commands is not None:
+        tasks.append(asyncio.create_task(listen(sequencer, logs.commands)))
+    follower: asyncio.Task[None] | None = None
+    gated: GatedEngine | None = None
+    if engine is not None:
+        gated = GatedEngine(engine, logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
+        await gated.open()
+        follower = asyncio.create_task(gated.run(follow=True))
+        tasks.append(follower)
+    try:
+        pump = asyncio.create_task(
+            record_feed(sequencer, _chain(first, batches), feed.instruments, skip=skip, on_progress=on_progress)
+        )
+        await _first_failure(pump, tasks)
+        recorded = clock.monotonic_ns()
+        if gated is not None and follower is not None:
+            await _first_failure(asyncio.create_task(gated.until(sequencer.writer.last_sequence)), tasks)
+    finally:
+        await _cancel(tasks)
+    if gated is not None:
+        await gated.save()
+    return RecordReport(
+        cells=sequencer.writer.next_ordinal,
+        feed_cells=sequencer.state.feed_cells,
+        skipped_cells=skip,
+        commands=int(metrics.get("commands_total")),
+        bytes=sequencer.writer.bytes_written,
+        record_seconds=(recorded - start) / 1e9,
+        seconds=(clock.monotonic_ns() - start) / 1e9,
+        last_sequence=sequencer.writer.last_sequence,
+        digests=engine.digests() if engine is not None else None,
+    )
+
+
+async def serve(
+    logs: Logs,
+    *,
+    strategy: Strategy,
+    clock: Clock,
+    snapshots: SnapshotStore | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Follow wall time and commands until cancelled: the desk of a tape without a feed.
+
+    Raises:
+        ConflictError: Another host took over; this one is fenced off.
+    """
+    sequencer = await open_sequencer(logs, clock_source="wall", clock=clock, metrics=Metrics())
+    await sequencer.begin()
+    gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
+    await gated.open()
+    tasks = [asyncio.create_task(gated.run(follow=True))]
+    if logs.commands is not None:
+        tasks.append(asyncio.create_task(listen(sequencer, logs.commands)))
+    if on_ready:
+        on_ready()
+    try:
+        await _first_failure(asyncio.create_task(_keep_time(sequencer, clock)), tasks)
+    finally:
+        await _cancel(tasks)
+        with suppress(ConflictError):
+            await gated.save()
+
+
+async def _keep_time(sequencer: Sequencer, clock: Clock) -> None:
+    """Admit commands as they come, and a CLOCK cell at the latest every CLOCK_INTERVAL_NS."""
+    due = clock.monotonic_ns()
+    while True:
+        admitted = sequencer.admit_commands()
+        if admitted:
+            await sequencer.flush()
+        elif clock.monotonic_ns() >= due:
+            await sequencer.tick()
+            due = clock.monotonic_ns() + CLOCK_INTERVAL_NS
+        await sequencer.command_or(due, clock)
+
+
+async def _first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None]]) -> None:
+    """Wait for `main`; a task beside it that fails first takes it down."""
+    try:
+        done, _ = await asyncio.wait({main, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        while main not in done:
+            for task in done:
+                task.result()
+            done, _ = await asyncio.wait(
+                {main, *(task for task in beside if not task.done())}, return_when=asyncio.FIRST_COMPLETED
+            )
+        main.result()
+    finally:
+        await _cancel([main])
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            if not task.done() or task.cancelled() or task.exception() is None:
+                await task

@@ -1,0 +1,176 @@
+"""The projector: hosts the four projections of one desk and answers reads from them.
+
+Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
+level `eventual`: they see what has been folded so far, and say how far that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import Any, Protocol
+
+from tapehouse.book.projection import PricesProjection
+from tapehouse.core.errors import GapError, InvariantError, MissingError, TapehouseError
+from tapehouse.desk.projection import OrdersProjection, PositionsProjection
+from tapehouse.log import Host, Log, Machine, SnapshotStore
+from tapehouse.log.host import SNAPSHOT_CELLS
+from tapehouse.pricing import SurfaceProjection
+
+NEAREST_MAX = 5  # keys that are offered instead of one that is not there
+CANDIDATES_MAX = 2000  # keys that are compared to find them
+
+
+class Projection(Machine, Protocol):
+    """A machine that readers see as keys and values below its own name."""
+
+    def get(self, key: str) -> Any | None:
+        """The value under a key, ready for JSON; None where there is none."""
+        ...
+
+    def items(self, prefix: str) -> Any:
+        """(key, value) of all keys that begin with `prefix`."""
+        ...
+
+
+class Projector:
+    """Four machines on two logs."""
+
+    def __init__(
+        self,
+        tape: Log,
+        events: Log,
+        snapshots: SnapshotStore | None,
+        *,
+        snapshot_cells: int = SNAPSHOT_CELLS,
+    ) -> None:
+        """Host the projections.
+
+        Args:
+            snapshots: Where the machines begin and where they are kept; None to fold the whole logs.
+            snapshot_cells: Folded by a machine between two of its snapshots.
+        """
+        self._logs = {"tape": tape, "events": events}
+        machines: dict[str, list[Projection]] = {
+            "tape": [PricesProjection(), SurfaceProjection()],
+            "events": [OrdersProjection(), PositionsProjection()],
+        }
+        self._machines = {machine.name: machine for group in machines.values() for machine in group}
+        self._hosts = {
+            source: [
+                Host(machine, self._logs[source], snapshots=snapshots, snapshot_cells=snapshot_cells)
+                for machine in group
+            ]
+            for source, group in machines.items()
+        }
+        self._failure: TapehouseError | None = None
+
+    async def open(self) -> None:
+        """Restore every machine from its newest usable snapshot."""
+        for hosts in self._hosts.values():
+            for host in hosts:
+                await host.open()
+
+    @property
+    def ignored_snapshots(self) -> dict[str, str]:
+        """Machines whose snapshot could not be used, with the reason; their logs were folded from the beginning."""
+        return {
+            host.machine.name: host.ignored_snapshot
+            for hosts in self._hosts.values()
+            for host in hosts
+            if host.ignored_snapshot
+        }
+
+    async def run(self, *, follow: bool = False) -> None:
+        """Fold what is there; with `follow`, go on with what comes until cancelled.
+
+        Raises:
+            GapError, DecodeError, IntegrityError: A log is damaged; the sequence is named. From then on every read
+                raises the same, because the machine that stopped may have folded half a frame.
+        """
+        tasks = [asyncio.create_task(self._follow(source, follow)) for source in self._logs]
+        try:
+            await asyncio.gather(*tasks)
+        except TapehouseError as error:
+            self._failure = error
+            raise
+        except Exception as error:
+            self._failure = InvariantError(f"a projection failed: {error!r}", hint="this is a bug: please report it")
+            raise self._failure from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, source: str, follow: bool) -> None:
+        hosts = self._hosts[source]
+        if any(host.progress is None for host in hosts):
+            raise GapError("a projector runs only after open()", subject=self._logs[source].name)
+        first = min(_sequence(host) for host in hosts) + 1
+        async for message in self._logs[source].read(first, follow=follow):
+            for host in hosts:
+                if _sequence(host) < message.sequence:
+                    host.fold(message)
+            await asyncio.sleep(0)  # Readers get their turn between frames.
+
+    def save(self) -> None:
+        """Write a snapshot of every machine; not after a failure."""
+        self._require_whole()
+        for hosts in self._hosts.values():
+            for host in hosts:
+                host.save()
+
+    # Reading.
+
+    def get(self, key: str) -> Any | None:
+        """The value under a key such as `positions/strategy/AAPL`; None where there is none."""
+        self._require_whole()
+        machine = self._machines.get(key.partition("/")[0])
+        return machine.get(key) if machine is not None else None
+
+    def items(self, prefix: str = "") -> list[tuple[str, Any]]:
+        """All keys that begin with `prefix`, machine by machine, with their values."""
+        self._require_whole()
+        found: list[tuple[str, Any]] = []
+        for name, machine in sorted(self._machines.items()):
+            own = f"{name}/"
+            if prefix.startswith(own) or own.startswith(prefix):
+                found += machine.items(prefix if prefix.startswith(own) else own)
+        return found
+
+    def nearest(self, key: str) -> list[str]:
+        """A few keys like one that is not there."""
+        name = key.partition("/")[0]
+        candidates = [found for found, _ in self.items(f"{name}/" if name in self._machines else "")]
+        return difflib.get_close_matches(key, candidates[-CANDIDATES_MAX:], n=NEAREST_MAX, cutoff=0.3)
+
+    def position(self) -> dict[str, int]:
+        """The sequence through which every machine of each log has folded it."""
+        return {source: min(_sequence(host) for host in hosts) for source, hosts in self._hosts.items()}
+
+    def digests(self) -> dict[str, str]:
+        """Each machine's state digest, in hex."""
+        self._require_whole()
+        return {name: machine.digest().hex() for name, machine in sorted(self._machines.items())}
+
+    def _require_whole(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def require(projector: Projector, key: str) -> Any:
+    """The value under a key; raises MissingError that offers the nearest keys."""
+    value = projector.get(key)
+    if value is None:
+        raise missing(key, projector.nearest(key))
+    return value
+
+
+def missing(key: str, nearest: list[str]) -> MissingError:
+    """The error for a key that is not there."""
+    known = ", ".join(nearest) or "nothing yet: has the tape been recorded?"
+    return MissingError("no such key", subject=key, hint=f"nearest: {known}")
+
+
+def _sequence(host: Host) -> int:
+    return host.progress.sequence if host.progress is not None else 0

@@ -1,0 +1,257 @@
+"""A lease: at most one holder at a time acts, as far as clocks that merely *run* alike can promise.
+
+No two machines' clocks are compared. The holder counts its time from before it sent the renewal; a challenger counts
+from when it first saw the value that has not changed since; both on their own monotonic clock. So a challenger waits
+longer than the holder believes. A paused holder may still act late: fences protect the logs, not leases.
+
+The entry is one key in a store with compare-and-swap by revision. In production that is the native NATS KV bucket
+`leases`, readable with `nats kv get leases <name>`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+from tapehouse.core import AmbiguousAppendError, Clock, ConflictError, IntegrityError, TransientError, UsageError
+from tapehouse.core.ids import check_name
+
+TTL_S = 15.0  # longer than a broker election (4 to 9 s)
+POLLS_PER_TTL = 20
+RENEWALS_PER_TTL = 3
+SWAP_ATTEMPTS_MAX = 3
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is stored: `life` tells one acquisition of a holder from another, `renewals` one write from another."""
+
+    holder: str
+    generation: int
+    ttl_ms: int
+    life: str
+    renewals: int = 0
+    released: bool = False
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Entry:
+        """The entry that these bytes are; raises IntegrityError where they are none."""
+        try:
+            return cls(**json.loads(data))
+        except (TypeError, ValueError) as error:
+            raise IntegrityError("a lease entry cannot be read", hint="delete it: nats kv del leases <name>") from error
+
+
+class LeaseStore(Protocol):
+    """One value per key, replaced by compare-and-swap."""
+
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        """The value and its revision, read from the leader; None where there is none, with the revision to replace."""
+        ...
+
+    async def put(self, key: str, value: bytes, revision: int) -> int:
+        """Replace the value of that revision (0: there never was one) and return the new one.
+
+        Raises:
+            ConflictError: The revision is another.
+            AmbiguousAppendError: No answer: it is replaced, or not.
+            BusUnavailableError: Nothing was written.
+        """
+        ...
+
+
+class MemoryLeaseStore:
+    """A store in memory; `fail_next_put` makes one replacement ambiguous."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[bytes | None, int]] = {}
+        self._revision = 0
+        self._fault: bool | None = None
+
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        return self._values.get(key, (None, 0))
+
+    async def put(self, key: str, value: bytes, revision: int) -> int:
+        present = self._values.get(key, (None, 0))[1]
+        if present != revision:
+            raise ConflictError(f"revision {present}, not {revision}", subject=key)
+        fault, self._fault = self._fault, None
+        if fault is not False:
+            self._revision += 1
+            self._values[key] = (value, self._revision)
+        if fault is not None:
+            raise AmbiguousAppendError("no acknowledgement", subject=key)
+        return self._revision
+
+    def fail_next_put(self, *, stored: bool) -> None:
+        """Make the next put ambiguous; `stored` says whether it happens all the same."""
+        self._fault = stored
+
+
+class Lease:
+    """One name to hold, for one would-be holder."""
+
+    def __init__(self, store: LeaseStore, name: str, *, holder: str, clock: Clock, ttl_s: float = TTL_S) -> None:
+        if ttl_s <= 0:
+            raise UsageError(f"a lease of {ttl_s} s")
+        self.name = check_name(name, "lease")
+        self.holder = holder
+        self._store = store
+        self._clock = clock
+        self._ttl_ns = int(ttl_s * _NS)
+        self._life = ""
+        self._attempts = 0
+        self._entry: Entry | None = None
+        self._revision = 0
+        self._valid_until_ns = 0
+
+    @property
+    def generation(self) -> int:
+        """One more with each acquisition by anyone; 0 before the first."""
+        return self._entry.generation if self._entry else 0
+
+    @property
+    def valid_until_ns(self) -> int:
+        """Until when the holder may act, on its own monotonic clock."""
+        return self._valid_until_ns
+
+    @property
+    def held(self) -> bool:
+        """Whether the holder may act now."""
+        return self._clock.monotonic_ns() < self._valid_until_ns
+
+    async def acquire(self, *, patience_s: float) -> int:
+        """Take the lease when it is free, or when its holder has been silent for its whole time to live.
+
+        Returns:
+            The generation.
+
+        Raises:
+            ConflictError: Another holds it, and did so to the end of `patience_s`.
+            BusUnavailableError: The store stayed away.
+        """
+        self._life = secrets.token_hex(8)
+        give_up_ns = self._clock.monotonic_ns() + int(patience_s * _NS)
+        seen_revision, seen_ns = -1, 0
+        trouble: TransientError | None = None
+        owner = "nobody"
+        while True:
+            try:
+                data, revision = await self._store.get(self.name)
+                entry = Entry.decode(data) if data is not None else None
+                now_ns = self._clock.monotonic_ns()  # After the read: the value was there before this moment.
+                if revision != seen_revision:
+                    seen_revision, seen_ns = revision, now_ns
+                silent = entry is not None and now_ns - seen_ns >= entry.ttl_ms * 1_000_000
+                ours = entry is not None and entry.life == self._life  # An attempt of ours that had no answer.
+                if entry is None or entry.released or silent or ours:
+                    await self._take(entry, revision, ours)
+                    return self.generation
+                owner, trouble = entry.holder, None
+            except ConflictError:
+                seen_revision = -1  # Someone else took it just now: its time begins anew.
+            except TransientError as error:
+                trouble = error
+            now_ns = self._clock.monotonic_ns()
+            if now_ns >= give_up_ns:
+                if trouble is not None:
+                    raise trouble
+                raise ConflictError(
+                    f"the lease is held by {owner}", subject=self.name, hint="stop that one, or wait for its end"
+                )
+            await self._clock.sleep_until(min(now_ns + self._ttl_ns // POLLS_PER_TTL, give_up_ns))
+
+    async def renew(self) -> None:
+        """Extend the lease by a whole time to live, counted from now.
+
+        Raises:
+            ConflictError: It is lost: the holder must stop acting.
+            TransientError: Not known; it may be tried again while `held`.
+        """
+        entry = self._entry
+        if entry is None:
+            raise ConflictError("a lease that is not held cannot be renewed", subject=self.name)
+        if not self.held:
+            self._lose()
+            raise ConflictError("the lease ran out before it was renewed", subject=self.name, hint="stop acting")
+        await self._swap(entry, self._revision)
+
+    async def keep(self) -> None:
+        """Renew for ever, until cancelled.
+
+        Raises:
+            ConflictError: The lease is lost.
+        """
+        while True:
+            pause_ns = self._ttl_ns // RENEWALS_PER_TTL
+            try:
+                await self.renew()
+            except TransientError:
+                # Until it runs out the holder may try again; `renew` says when it has.
+                pause_ns = self._ttl_ns // POLLS_PER_TTL
+            await self._clock.sleep_until(self._clock.monotonic_ns() + pause_ns)
+
+    async def release(self) -> None:
+        """Let others take it at once; harmless where it is not held.
+
+        Raises:
+            TransientError: Not known; it runs out by itself.
+        """
+        entry, revision = self._entry, self._revision
+        self._lose()
+        if entry is None:
+            return
+        try:
+            await self._store.put(self.name, replace(entry, released=True).encode(), revision)
+        except ConflictError:
+            return  # It was lost before: nothing is left to release.
+
+    async def _take(self, present: Entry | None, revision: int, ours: bool) -> None:
+        if present is None or not ours:
+            present = Entry(
+                holder=self.holder,
+                generation=present.generation + 1 if present else 1,
+                ttl_ms=self._ttl_ns // 1_000_000,
+                life=self._life,
+            )
+        await self._swap(present, revision)
+
+    async def _swap(self, entry: Entry, revision: int) -> None:
+        """Write our entry over `revision` with a number of its own, and find out what came of it.
+
+        Each attempt is unlike all others, so that finding it in the store proves that *this* one arrived, after
+        `sent_ns`. Finding an earlier one of ours proves only which revision to replace next.
+        """
+        for _ in range(SWAP_ATTEMPTS_MAX):
+            self._attempts += 1
+            entry = replace(entry, renewals=self._attempts)
+            sent_ns = self._clock.monotonic_ns()
+            try:
+                self._revision = await self._store.put(self.name, entry.encode(), revision)
+            except (ConflictError, AmbiguousAppendError) as error:
+                data, found_revision = await self._store.get(self.name)
+                found = Entry.decode(data) if data is not None else None
+                if found != entry:
+                    if found_revision == revision:
+                        raise  # Not there, as far as can be seen now.
+                    if found is None or found.life != self._life:
+                        self._lose()
+                        raise ConflictError("another holder took the lease", subject=self.name) from error
+                    revision = found_revision
+                    continue
+                self._revision = found_revision
+            self._entry = entry
+            self._valid_until_ns = sent_ns + self._ttl_ns
+            return
+        raise AmbiguousAppendError("the lease changes under our hands", subject=self.name, hint="try again")
+
+    def _lose(self) -> None:
+        self._entry = None
+        self._valid_until_ns = 0

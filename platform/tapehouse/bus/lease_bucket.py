@@ -1,0 +1,86 @@
+"""The native NATS KV bucket that leases are kept in: `nats kv get leases <name>` shows one."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from tapehouse.bus import headers as header_rules
+from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, ApiError, api_error
+from tapehouse.bus.connection import Bus
+from tapehouse.bus.jetstream import stream_info
+from tapehouse.bus.requests import NobodyListensError, UnansweredError
+from tapehouse.bus.topology import LEASES_BUCKET
+from tapehouse.core import AmbiguousAppendError, BusUnavailableError, ConflictError, MissingError
+
+PUT_TIMEOUT_S = 2.0
+_STREAM = f"KV_{LEASES_BUCKET}"
+_DELETED = ("DEL", "PURGE")
+
+
+class LeaseBucket:
+    """The `LeaseStore` on NATS; made by `open`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    @classmethod
+    async def open(cls, bus: Bus, *, replicas: int | None = None) -> LeaseBucket:
+        """The bucket, made where it is not there yet."""
+        try:
+            await stream_info(bus, _STREAM)
+        except MissingError:
+            config = {
+                "name": _STREAM,
+                "description": "leases of tapehouse",
+                "subjects": [f"$KV.{LEASES_BUCKET}.>"],
+                "retention": "limits",
+                "storage": "file",
+                "discard": "new",
+                "max_msgs_per_subject": 1,
+                "max_consumers": -1,
+                "num_replicas": replicas or bus.default_replicas(),
+                "allow_rollup_hdrs": True,
+                "allow_direct": True,
+                "deny_delete": True,
+            }
+            await bus.patient_api(f"STREAM.CREATE.{_STREAM}", config)
+        return cls(bus)
+
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        try:
+            answer = await self._bus.patient_api(
+                f"STREAM.MSG.GET.{_STREAM}", {"last_by_subj": f"$KV.{LEASES_BUCKET}.{key}"}
+            )
+        except MissingError as error:
+            if error.message == "no such message":
+                return None, 0
+            raise
+        stored = answer["message"]
+        headers = header_rules.parse(base64.b64decode(stored["hdrs"])) if stored.get("hdrs") else {}
+        deleted = headers.get("KV-Operation") in _DELETED
+        return None if deleted else base64.b64decode(stored.get("data") or ""), int(stored["seq"])
+
+    async def put(self, key: str, value: bytes, revision: int) -> int:
+        try:
+            answer = await self._bus.request(
+                f"$KV.{LEASES_BUCKET}.{key}",
+                value,
+                timeout_s=PUT_TIMEOUT_S,
+                headers={header_rules.EXPECTED_LAST_OF_SUBJECT: str(revision)},
+            )
+            ack = json.loads(answer.data)
+        except UnansweredError as error:
+            raise AmbiguousAppendError(error.message, subject=key, hint="read the entry") from error
+        except NobodyListensError as error:
+            raise BusUnavailableError("no leader takes writes now", subject=_STREAM) from error
+        except ValueError as error:
+            raise AmbiguousAppendError("the acknowledgement cannot be read", subject=key) from error
+        if "error" in ack:
+            refused = api_error(ack["error"], key)
+            if isinstance(refused, ApiError) and refused.code in (WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE):
+                raise ConflictError(refused.message, subject=key) from refused
+            if isinstance(refused, BusUnavailableError):
+                raise AmbiguousAppendError(refused.message, subject=key, hint="read the entry") from refused
+            raise refused
+        return int(ack["seq"])

@@ -1,0 +1,98 @@
+"""Kernels: what their cache is named by, and the arithmetic that they are compiled with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tapehouse.core import kernel as module
+from tapehouse.core.kernel import Array, Int, cache_directory, cpu_name, kernel, kernel_sources, source_digest
+
+TREE = {
+    "book/kernels.py": (
+        "from tapehouse.core.kernel import kernel\n"
+        "from tapehouse.book.layout import (\n    WIDTH,\n)\n"
+        "@kernel()\ndef update(): ...\n"
+    ),
+    "book/layout.py": "from tapehouse.market import CELL_BYTES\nWIDTH = 8\n",
+    "market/__init__.py": "from tapehouse.market.cell import CELL_BYTES\n",
+    "market/cell.py": "CELL_BYTES = 64\n",
+    "core/kernel.py": "import numba\n",
+    "cli/main.py": "from tapehouse.book.kernels import update\n",
+    "bus/server.py": "# the kernel of the machine\n",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in TREE.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(module, "source_roots", lambda: [tmp_path])
+    return tmp_path
+
+
+def test_a_kernel_depends_on_all_that_its_file_imports(tree: Path) -> None:
+    assert list(kernel_sources()) == [
+        "book/kernels.py",
+        "book/layout.py",
+        "core/kernel.py",
+        "market/__init__.py",
+        "market/cell.py",
+    ]
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_an_edit_leads_to_a_fresh_cache_where_a_kernel_may_see_it(name: str, tree: Path) -> None:
+    before = source_digest()
+    assert source_digest() == before
+    with (tree / name).open("a") as file:
+        file.write("# edited\n")
+    assert (source_digest() != before) == (name not in ("cli/main.py", "bus/server.py"))
+
+
+def test_a_constant_in_a_file_without_kernels_is_seen() -> None:
+    sources = kernel_sources()
+    assert "core/units.py" in sources, "log/columns.py compiles UNDEFINED into its kernels"
+    assert "market/cell.py" in sources
+    assert not any(name.startswith(("app/", "bus/", "cli/")) for name in sources)
+
+
+def test_the_cache_is_named_by_sources_numba_and_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TAPEHOUSE_CACHE", str(tmp_path))
+    here = cache_directory()
+    assert here.parent == tmp_path / "kernels"
+    assert here.name.startswith(source_digest())
+    monkeypatch.setenv("NUMBA_CPU_NAME", "another")
+    assert cpu_name() == "another"
+    assert cache_directory() != here
+
+
+def test_a_process_keeps_its_kernels_there(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np\nfrom tapehouse.log import columns\nprint(len(columns.encode(np.zeros((3, 8), np.int64))))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment["TAPEHOUSE_CACHE"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "32\n"
+    assert list(tmp_path.glob("kernels/*/**/*.nbi"))
+
+
+@kernel()
+def _arithmetic(values: Array, divisor: Int) -> None:
+    values[0] = values[0] + np.int64(1)
+    values[1] = values[1] // divisor
+
+
+def test_integers_wrap_and_a_division_by_zero_does_not_raise() -> None:
+    values = np.array([2**63 - 1, 5], np.int64)
+    _arithmetic(values, 0)
+    assert values.tolist() == [-(2**63), 0]
