@@ -154,8 +154,11 @@ def test_the_solver_finds_what_bisection_finds(k: float, time: float, share: flo
     assert found == pytest.approx(high, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.floats(), st.floats(), st.floats(), st.floats(), st.floats(), signs)
+positive = st.one_of(st.floats(), st.floats(min_value=0.0), st.floats(-300.0, 300.0).map(lambda power: 10.0**power))
+
+
+@settings(deadline=None, max_examples=1500)
+@given(positive, positive, positive, positive, positive, signs)
 def test_the_solver_answers_anything(
     worth: float, forward: float, strike: float, time: float, discount: float, sign: int
 ) -> None:

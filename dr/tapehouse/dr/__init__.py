@@ -4,10 +4,12 @@
 """
 
 from tapehouse.dr.backup import BackupReport, backup
+from tapehouse.dr.layered_log import LayeredLog
 from tapehouse.dr.manifest import LogEntry, Manifest, SegmentEntry, SnapshotEntry
 from tapehouse.dr.open_store import open_store
 from tapehouse.dr.plan import BackupPlan, LogPlan, cut_order, plan_backup
 from tapehouse.dr.probe import ProbeReport, probe
+from tapehouse.dr.progress import ReportProgress
 from tapehouse.dr.refill import Refill
 from tapehouse.dr.repository import MachineSnapshot, NoRepositoryError, Repository
 from tapehouse.dr.restore import (
@@ -28,6 +30,7 @@ __all__ = [
     "BackupReport",
     "Counting",
     "Damage",
+    "LayeredLog",
     "LogEntry",
     "LogPlan",
     "LogToCreate",
@@ -41,6 +44,7 @@ __all__ = [
     "ObjectStore",
     "ProbeReport",
     "Refill",
+    "ReportProgress",
     "Repository",
     "RestoreReport",
     "RestoreTarget",

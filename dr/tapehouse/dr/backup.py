@@ -11,6 +11,7 @@ backup must come out with the head that it had: a log that changed its past stop
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,7 @@ async def backup(
         UsageError, MissingError: The store, or what was asked, cannot be used; nothing was written over.
     """
     counting = Counting(store)
+    plain_specs = _plain_json(specs or {})
     repository = await Repository.open_or_create(counting, new_id=new_id())
     have = await repository.latest()
     by_name = {log.name: log for log in logs}
@@ -93,7 +95,7 @@ async def backup(
     tally = _Tally()
     meter = Meter(progress, total)
     entries = [
-        await _ship_log(repository, by_name[log.name], log, dict((specs or {}).get(log.name, {})), tally, meter)
+        await _ship_log(repository, by_name[log.name], log, plain_specs.get(log.name, {}), tally, meter)
         for log in plan.logs
     ]
     shipped = [await _ship_snapshot(repository, name, snapshots[name], tally) for name in sorted(snapshots)]
@@ -182,6 +184,15 @@ async def _ship_snapshot(repository: Repository, name: str, snapshot: MachineSna
     tally.chunks_new += new
     tally.chunks_reused += reused
     return entry
+
+
+def _plain_json(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The specs as they will be read back, so that an unchanged one is seen to be unchanged."""
+    try:
+        plain: dict[str, dict[str, Any]] = json.loads(json.dumps({name: dict(spec) for name, spec in specs.items()}))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a log's spec is no JSON: {error}", subject=", ".join(specs)) from error
+    return plain
 
 
 def _check_snapshots(snapshots: Mapping[str, MachineSnapshot], extents: Mapping[str, Extent]) -> None:

@@ -93,6 +93,11 @@ class EmbeddedStore:
             raise
         return self.endpoint
 
+    @property
+    def process_id(self) -> int | None:
+        """The server's process while it runs."""
+        return self._process.pid if self._process else None
+
     async def stop(self) -> None:
         """Stop the server and wait until it and its group are gone."""
         process, self._process, self.endpoint = self._process, None, None

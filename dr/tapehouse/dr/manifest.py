@@ -201,6 +201,8 @@ def _check_logs(manifest: Manifest, key: str) -> None:
         source = manifest.log(snapshot.log)
         if source is None or snapshot.sequence > source.last:
             raise IntegrityError(f"snapshot {snapshot.name} is ahead of the cut", subject=key)
+        if bytes.fromhex(snapshot.log_id) != source.extent.log_id_at(snapshot.sequence):
+            raise IntegrityError(f"snapshot {snapshot.name} is of another branch", subject=key)
 
 
 def is_complete(log: LogEntry, segment: SegmentEntry) -> bool:

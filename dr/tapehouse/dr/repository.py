@@ -32,6 +32,7 @@ from tapehouse.dr.manifest import (
     manifest_key,
     segment_key,
 )
+from tapehouse.dr.probe import probe
 from tapehouse.dr.store import ObjectMissingError, ObjectStore
 from tapehouse.log.segment import Segment, decode_segment, pack, unpack
 from tapehouse.log.segment_cut import CutSegment
@@ -84,10 +85,10 @@ class Repository:
 
     @classmethod
     async def open_or_create(cls, store: ObjectStore, *, new_id: bytes) -> Repository:
-        """The repository in a store, made under `new_id` where the store is empty.
+        """The repository in a store, made under `new_id` where the store is empty and passes the probe.
 
         Raises:
-            UsageError: There are other objects here.
+            UsageError: There are other objects here, or the store breaks a promise that a repository rests on.
         """
         try:
             return await cls.open(store)
@@ -99,6 +100,7 @@ class Repository:
                 subject=store.url,
                 hint="choose an empty prefix or directory",
             )
+        await probe(store, new_id.hex())
         marker = {"format": FORMAT, "id": new_id.hex(), "version": VERSION}
         try:
             await store.put(MARKER, _canonical(marker), if_none_match=True)

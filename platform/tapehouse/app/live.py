@@ -65,9 +65,15 @@ async def _chain(first: Cells, rest: AsyncIterator[Cells]) -> AsyncIterator[Cell
         yield cells
 
 
-async def open_sequencer(logs: Logs, *, clock_source: ClockSource, clock: Clock, metrics: Metrics) -> Sequencer:
-    """Take over a tape: read what a successor must know, become its writer."""
+async def open_sequencer(logs: Logs, *, clock_source: ClockSource | None, clock: Clock, metrics: Metrics) -> Sequencer:
+    """Take over a tape: read what a successor must know, become its writer.
+
+    Args:
+        clock_source: None for the one that the tape has; a new tape lives by wall time.
+    """
     state = await read_tape(logs.tape)
+    if clock_source is None:
+        clock_source = "history" if state.clock == "history" else "wall"
     writer = await FrameWriter.open(logs.tape, writer=new_writer_id())
     return Sequencer(
         logs.tape, writer, state, clock_source=clock_source, clock=clock, code=code_hash(), metrics=metrics
@@ -125,12 +131,12 @@ async def record(
         pump = asyncio.create_task(
             record_feed(sequencer, _chain(first, batches), feed.instruments, skip=skip, on_progress=on_progress)
         )
-        await _first_failure(pump, tasks)
+        await first_failure(pump, tasks)
         recorded = clock.monotonic_ns()
         if gated is not None and follower is not None:
-            await _first_failure(asyncio.create_task(gated.until(sequencer.writer.last_sequence)), tasks)
+            await first_failure(asyncio.create_task(gated.until(sequencer.writer.last_sequence)), tasks)
     finally:
-        await _cancel(tasks)
+        await cancel_all(tasks)
     if gated is not None:
         await gated.save()
     return RecordReport(
@@ -154,13 +160,13 @@ async def serve(
     snapshots: SnapshotStore | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
-    """Follow wall time and commands until cancelled: the desk of a tape without a feed.
+    """Follow commands, and wall time on a live tape, until cancelled: the desk of a tape without a feed.
 
     Raises:
         ConflictError: Another host took over; this one is fenced off.
     """
-    sequencer = await open_sequencer(logs, clock_source="wall", clock=clock, metrics=Metrics())
-    await sequencer.begin()
+    sequencer = await open_sequencer(logs, clock_source=None, clock=clock, metrics=Metrics())
+    await sequencer.begin(feed=sequencer.state.feed)
     gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
     await gated.open()
     tasks = [asyncio.create_task(gated.run(follow=True))]
@@ -169,9 +175,9 @@ async def serve(
     if on_ready:
         on_ready()
     try:
-        await _first_failure(asyncio.create_task(_keep_time(sequencer, clock)), tasks)
+        await first_failure(asyncio.create_task(_keep_time(sequencer, clock)), tasks)
     finally:
-        await _cancel(tasks)
+        await cancel_all(tasks)
         with suppress(ConflictError):
             await gated.save()
 
@@ -184,12 +190,13 @@ async def _keep_time(sequencer: Sequencer, clock: Clock) -> None:
         if admitted:
             await sequencer.flush()
         elif clock.monotonic_ns() >= due:
-            await sequencer.tick()
+            if sequencer.clock_source == "wall":
+                await sequencer.tick()
             due = clock.monotonic_ns() + CLOCK_INTERVAL_NS
         await sequencer.command_or(due, clock)
 
 
-async def _first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None]]) -> None:
+async def first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None]]) -> None:
     """Wait for `main`; a task beside it that fails first takes it down."""
     try:
         done, _ = await asyncio.wait({main, *beside}, return_when=asyncio.FIRST_COMPLETED)
@@ -201,10 +208,10 @@ async def _first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[Non
             )
         main.result()
     finally:
-        await _cancel([main])
+        await cancel_all([main])
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:

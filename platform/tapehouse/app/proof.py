@@ -21,6 +21,7 @@ from tapehouse.app.live import Logs, RecordReport, record
 from tapehouse.app.plot import collect, draw
 from tapehouse.app.projector import Projector
 from tapehouse.app.recovery import backup_tapes, restore_cluster
+from tapehouse.app.warm import is_warm, warm
 from tapehouse.bus import Cluster, ClusterConfig
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import IntegrityError, InvariantError
@@ -104,6 +105,9 @@ class DayProver:
         options = self._options
         store = options.store()
         try:
+            if not is_warm():
+                with self._report.step("compile the kernels, once", None, ""):
+                    await asyncio.to_thread(warm)
             async with self._cluster("first") as platform:
                 recorded = await self._live(platform)
                 tape = await platform.tape(self._tape_name)

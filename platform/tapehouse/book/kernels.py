@@ -46,7 +46,7 @@ SNAPSHOT = int(Flag.SNAPSHOT)
 WORDS = 8  # of a cell
 
 
-@kernel()
+@kernel(inline=True)
 def change_order(books: State, slot: Int, entry: Int, side: Int, price: Int, size: Int) -> Int:
     """Give a live order a new price or size. It keeps its priority only where it shrinks in place.
 
@@ -74,7 +74,7 @@ def change_order(books: State, slot: Int, entry: Int, side: Int, price: Int, siz
     return OK
 
 
-@kernel()
+@kernel(inline=True)
 def add_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, size: Int) -> Int:
     """A new order. One that is live already is counted and modified; id 0 is an anonymous quantity."""
     if size <= 0 or size > SIZE_MAX:
@@ -90,7 +90,7 @@ def add_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, siz
     return enter(books, slot, place, order_id, size)
 
 
-@kernel()
+@kernel(inline=True)
 def modify_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, size: Int) -> Int:
     """A new price and size for an order, size 0 removes it. An unknown one is counted and added, as DBN advises."""
     if size < 0 or size > SIZE_MAX:
@@ -109,7 +109,7 @@ def modify_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, 
     return UNKNOWN_ORDER if status == OK else status
 
 
-@kernel()
+@kernel(inline=True)
 def cancel_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, size: Int) -> Int:
     """Take `size` (all where undefined) from an order, which goes when nothing remains; else it keeps its priority.
 
@@ -140,7 +140,7 @@ def cancel_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, 
     return OK if order_id == 0 and taken == size else UNKNOWN_ORDER
 
 
-@kernel()
+@kernel(inline=True)
 def state_level(books: State, slot: Int, side: Int, price: Int, size: Int) -> Int:
     """Make `size` the whole size of a level, 0 to empty it: the way of a market-by-price feed.
 
@@ -175,7 +175,7 @@ def side_of(letter: Int) -> Int:
     return ASK if letter == SIDE_ASK else -1
 
 
-@kernel()
+@kernel(inline=True)
 def change_book(books: State, slot: Int, kind: Int, words: Array, row: Int) -> Int:
     """Apply one record of market by order or by price to a slot that exists."""
     packed = words[row, 7]

@@ -225,6 +225,11 @@ class PricesProjection:
         wanted = sorted(key for key in self._keys if key.startswith(prefix))
         return [(key, value) for key in wanted if (value := self.get(key)) is not None]
 
+    def by_instrument(self) -> list[tuple[Instrument, dict[str, Any]]]:
+        """Every instrument of which anything was said, in the order of their definitions, with its value."""
+        seen = np.flatnonzero(self._table[: len(self._listed), SEEN_ORDINAL] >= 0).tolist()
+        return [(self._listed[row], self._value(row)) for row in seen]
+
     def _value(self, row: int) -> dict[str, Any]:
         instrument = self._listed[row]
         seen = self._table[row].tolist()
@@ -242,6 +247,7 @@ class PricesProjection:
             "ask": fixed_text(ask, price),
             "ask_size": fixed_text(ask_size, size) if ask != UNDEFINED else None,
             "ts": format_time_ns(seen[SEEN]),
+            "ts_ns": seen[SEEN],
             "ordinal": seen[SEEN_ORDINAL],
         }
 

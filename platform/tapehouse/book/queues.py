@@ -43,7 +43,7 @@ TABLE_FULL = int(Status.TABLE_FULL)
 BAD_SIZE = int(Status.BAD_SIZE)
 
 
-@kernel()
+@kernel(inline=True)
 def locate(books: State, slot: Int, side: Int, price: Int) -> Int:
     """The place of a price on one side of a defined slot, or minus the status that says why there is none."""
     base = books.slots[slot, BASE]
@@ -60,7 +60,7 @@ def locate(books: State, slot: Int, side: Int, price: Int) -> Int:
     return ((2 * slot + side) << books.pool[SHIFT]) + rank
 
 
-@kernel()
+@kernel(inline=True)
 def claim(books: State, slot: Int, side: Int, price: Int) -> Int:
     """As `locate`, for a price that is about to have a size: the first one lays the window around itself."""
     if books.slots[slot, BASE] == UNDEFINED:
@@ -97,7 +97,7 @@ def toggle(slots: Array, bitmap: Array, pool: Array, place: Int, occupied: Int) 
             slots[slot, BEST + side] = next_below(bitmap, pool, book, rank)
 
 
-@kernel()
+@kernel(inline=True)
 def resize(books: State, place: Int, change: Int) -> None:
     """Add to a level's size, which must stay from 0 to SIZE_MAX; `change` is not 0."""
     size = books.levels[place, SIZE] + change
@@ -106,7 +106,7 @@ def resize(books: State, place: Int, change: Int) -> None:
         toggle(books.slots, books.bitmap, books.pool, place, size != 0)
 
 
-@kernel()
+@kernel(inline=True)
 def link(books: State, place: Int, row: Int, size: Int) -> None:
     """Queue an order behind all others of a level."""
     first, last = low(books.levels[place, QUEUE]), high(books.levels[place, QUEUE])
@@ -122,7 +122,7 @@ def link(books: State, place: Int, row: Int, size: Int) -> None:
     resize(books, place, size)
 
 
-@kernel()
+@kernel(inline=True)
 def unlink(books: State, row: Int) -> None:
     """Take an order out of its level; its row and its entry in the table stay."""
     place = books.orders[row, PLACE]
@@ -143,7 +143,7 @@ def unlink(books: State, row: Int) -> None:
     resize(books, place, -books.orders[row, REMAINING])
 
 
-@kernel()
+@kernel(inline=True)
 def remove(books: State, slot: Int, entry: Int) -> None:
     """Forget the order at an entry of the table."""
     row = low(books.table[entry, ROW])
@@ -153,7 +153,7 @@ def remove(books: State, slot: Int, entry: Int) -> None:
     books.slots[slot, LIVE] -= 1
 
 
-@kernel()
+@kernel(inline=True)
 def enter(books: State, slot: Int, place: Int, order_id: Int, size: Int) -> Int:
     """Put a new order behind the others of a level; id 0 adds to the anonymous size."""
     if size > SIZE_MAX - books.levels[place, SIZE]:

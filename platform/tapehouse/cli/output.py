@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 T = TypeVar("T")
-console = Console()
+_NARROWEST = 140  # where the output is no terminal, tables need not fit one
+console = Console(width=None if sys.stdout.isatty() else _NARROWEST)
 diagnostics = Console(stderr=True)
 
 

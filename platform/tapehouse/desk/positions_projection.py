@@ -192,11 +192,15 @@ class PositionsProjection:
     def items(self, prefix: str = PREFIX) -> list[tuple[str, Any]]:
         """All keys that begin with `prefix`, sorted, with their values."""
         found = []
-        for account, instrument in self.held():
+        for (account, instrument), value in self.by_place():
             key = f"{PREFIX}{self._names.account(account)}/{self._names.token(instrument)}"
             if key.startswith(prefix):
-                found.append((key, self._value(self.row(account, instrument).tolist(), instrument)))
-        return sorted(found)
+                found.append((key, value))
+        return sorted(found, key=lambda item: item[0])
+
+    def by_place(self) -> list[tuple[tuple[int, int], dict[str, Any]]]:
+        """Every value with its (account, instrument id), sorted by these."""
+        return [(place, self._value(self.row(*place).tolist(), place[1])) for place in self.held()]
 
     def _value(self, row: list[int], instrument_id: int) -> dict[str, Any]:
         instrument = self._names.instruments[instrument_id]

@@ -236,6 +236,7 @@ class Engine:
                 expiry_ns=instrument.expiry_ns,
                 right=instrument.right,
                 price_unit=float(f"1e{instrument.price_exponent}"),
+                inverse=instrument.currency != underlying.currency,
             )
             routes.options[instrument.id] = option
             routes.underlyings[instrument.id] = slot

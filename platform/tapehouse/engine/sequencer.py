@@ -60,7 +60,9 @@ async def read_tape(log: Log) -> TapeState:
     async for message in log.read(extent.first):
         header, cells = open_frame(log.name, message, extent, progress)
         progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
-        state.commands_through = header.input_ordinal
+        # From the cells, not from the header: a header's position covers an append whose last frames may be missing.
+        commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
+        state.commands_through = max(state.commands_through, int(cells["sequence"][commands].max(initial=0)))
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
         state.feed_cells += int((cells["source"] == FEED_SOURCE).sum())
         for _, record in records_of(cells, Kind.DEFINITION):
@@ -95,7 +97,7 @@ class Sequencer:
             )
         self._log = log
         self._writer = writer
-        self._clock_source = clock_source
+        self.clock_source = clock_source
         self._clock = clock
         self._code = code
         self.state = state
@@ -109,7 +111,7 @@ class Sequencer:
     @property
     def now(self) -> int:
         """The tape's present time: wall time, or the last receive time of a history."""
-        if self._clock_source == "wall":
+        if self.clock_source == "wall":
             self.state.now = max(self.state.now, self._clock.time_ns())
         return self.state.now
 
@@ -123,7 +125,7 @@ class Sequencer:
             "type": "epoch",
             "version": 1,
             "mode": mode,
-            "clock": self._clock_source,
+            "clock": self.clock_source,
             "code": self._code,
             "epoch": self._writer.epoch,
             "feed": feed,

@@ -56,14 +56,17 @@ EVENT_CELLS_MAX = 3 * FILLS_MAX
 ROUND_LOT = 100
 _REVERSION = 512  # sixteenths of a tick for one part in a thousand of pull
 _LATENCY_NS_MIN, _LATENCY_NS_RANGE = 30_000, 90_000
-_STATUS_PRE_OPEN, _STATUS_TRADING, _STATUS_CLOSE = 1, 7, 12  # DBN's status actions
+_OPENING_GAP_NS = 20_000  # between the matches of the opening
+_STATUS_PRE_OPEN, _STATUS_TRADING, _STATUS_CLOSE = np.int64(1), np.int64(7), np.int64(12)  # DBN's status actions
 
-_MBO, _STATUS = int(Kind.MBO), int(Kind.STATUS)
-_ADD, _CANCEL, _MODIFY = int(Action.ADD), int(Action.CANCEL), int(Action.MODIFY)
-_TRADE, _FILL, _NONE = int(Action.TRADE), int(Action.FILL), int(Action.NONE)
-_LETTERS = (int(Side.BID), int(Side.ASK))
-_NO_SIDE = int(Side.NONE)
-_LAST = int(Flag.LAST)
+# Constants are of numpy's type: Numba compiles a function anew for each Python integer that it is called with.
+_NOBODY = np.int64(0)  # the order id of an aggressor
+_MBO, _STATUS = np.int64(Kind.MBO), np.int64(Kind.STATUS)
+_ADD, _CANCEL, _MODIFY = np.int64(Action.ADD), np.int64(Action.CANCEL), np.int64(Action.MODIFY)
+_TRADE, _FILL, _NONE = np.int64(Action.TRADE), np.int64(Action.FILL), np.int64(Action.NONE)
+_LETTERS = (np.int64(Side.BID), np.int64(Side.ASK))
+_NO_SIDE = np.int64(Side.NONE)
+_LAST = np.int64(Flag.LAST)
 
 
 class Flow(NamedTuple):
@@ -129,14 +132,16 @@ def _price(flow: State, instrument: Int, tick: Int) -> Int:
 
 
 @kernel()
-def _advance(flow: State) -> None:
-    """Move the clock by a random gap that spends the phase's time evenly over its cells."""
+def _advance(flow: State, at_once: Int) -> None:
+    """Move the clock by a random gap: a short one, or one that spends the phase's time evenly over its cells."""
     clock = flow.clock
     phase = clock[PHASE]
     time_left = flow.plan[phase, TIME_UNTIL] - clock[NOW]
     cells_left = max(flow.plan[phase, CELLS_UNTIL] - clock[CELLS], 1)
     mean = max(time_left // cells_left, 1)
     gap = 1 + below(flow.random, mean if below(flow.random, 8) < 5 else 4 * mean)
+    if at_once:
+        gap = 1 + below(flow.random, _OPENING_GAP_NS)
     clock[NOW] += max(min(gap, time_left // 2), 1)
     latency = _LATENCY_NS_MIN + below(flow.random, _LATENCY_NS_RANGE)
     clock[EVENT_TIME] = min(max(clock[EVENT_TIME] + 1, clock[NOW] - latency), clock[NOW])
@@ -223,7 +228,7 @@ def _put_trade(flow: State, instrument: Int, side: Int, limit: Int, out: Array, 
         order_id = pool.orders[instrument, row, ID]
         size = min(left, pool.orders[instrument, row, SIZE])
         price = _price(flow, instrument, tick)
-        at = _put(flow, instrument, 0, _TRADE, _LETTERS[1 - side], price, size, out, at)
+        at = _put(flow, instrument, _NOBODY, _TRADE, _LETTERS[1 - side], price, size, out, at)
         at = _put(flow, instrument, order_id, _FILL, _LETTERS[side], price, size, out, at)
         at = _put(flow, instrument, order_id, _CANCEL, _LETTERS[side], price, size, out, at)
         reduce(pool, instrument, row, size)
@@ -242,7 +247,7 @@ def _put_opening(flow: State, instrument: Int, out: Array, at: Int) -> Int:
     bid = pool.first[instrument, BID, best_bid]
     ask = pool.first[instrument, ASK, best_ask]
     size = min(pool.orders[instrument, bid, SIZE], pool.orders[instrument, ask, SIZE])
-    at = _put(flow, instrument, 0, _TRADE, _NO_SIDE, price, size, out, at)
+    at = _put(flow, instrument, _NOBODY, _TRADE, _NO_SIDE, price, size, out, at)
     for side in range(2):
         row = bid if side == BID else ask
         order_id = pool.orders[instrument, row, ID]
@@ -300,8 +305,10 @@ def _put_steady(flow: State, instrument: Int, out: Array, at: Int) -> Int:
 
 
 @kernel()
-def _crossed_instrument(flow: State) -> Int:
-    """The first instrument whose opening is not done yet, or NONE."""
+def _opening_instrument(flow: State) -> Int:
+    """The first instrument whose opening is due and not done yet, or NONE."""
+    if flow.clock[PHASE] == PRE_OPEN:
+        return NONE
     for instrument in range(flow.state.shape[0]):
         if flow.state[instrument, STATUS_SENT] < _STATUS_TRADING:
             return instrument
@@ -309,20 +316,18 @@ def _crossed_instrument(flow: State) -> Int:
 
 
 @kernel()
-def _put_event(flow: State, out: Array, at: Int) -> Int:
+def _put_event(flow: State, opening: Int, out: Array, at: Int) -> Int:
     """The next event of the day."""
     instruments = flow.state.shape[0]
     for instrument in range(instruments):
         if flow.state[instrument, STATUS_SENT] == 0:
             flow.state[instrument, STATUS_SENT] = _STATUS_PRE_OPEN
             return _put_status(flow, instrument, _STATUS_PRE_OPEN, out, at)
-    if flow.clock[PHASE] != PRE_OPEN:
-        opening = _crossed_instrument(flow)
-        if opening != NONE:
-            if crossed(flow.pool, opening):
-                return _put_opening(flow, opening, out, at)
-            flow.state[opening, STATUS_SENT] = _STATUS_TRADING
-            return _put_status(flow, opening, _STATUS_TRADING, out, at)
+    if opening != NONE:
+        if crossed(flow.pool, opening):
+            return _put_opening(flow, opening, out, at)
+        flow.state[opening, STATUS_SENT] = _STATUS_TRADING
+        return _put_status(flow, opening, _STATUS_TRADING, out, at)
     chosen = below(flow.random, instruments + 1) % instruments  # the first one is twice as busy
     return _put_steady(flow, chosen, out, at)
 
@@ -358,9 +363,10 @@ def generate(flow: State, limit: Int, out: Array) -> Int:
             flow.clock[PHASE] += 1
         if flow.clock[PHASE] == phases:
             return _close(flow, out, at)
-        _advance(flow)
+        opening = _opening_instrument(flow)
+        _advance(flow, opening != NONE)
         before = at
-        at = _put_event(flow, out, at)
+        at = _put_event(flow, opening, out, at)
         if at > before:
             out[at - 1, TAIL] |= _LAST << 16
     return at

@@ -34,12 +34,14 @@ REVEALED, STALE, RESTATED, SEEDED, LAST_TIME = 2, 3, 4, 5, 6
 
 DECODED, BAD_TYPE, BAD_DIRECTION, BAD_SIZE, BAD_PRICE, BAD_ORDER, BAD_TIME, BAD_HALT = range(8)
 
-_MBO, _MBP, _TRADE, _STATUS = int(Kind.MBO), int(Kind.MBP), int(Kind.TRADE), int(Kind.STATUS)
-_ADD, _CANCEL = int(Action.ADD), int(Action.CANCEL)
-_CLEAR, _T, _F, _NONE = int(Action.CLEAR), int(Action.TRADE), int(Action.FILL), int(Action.NONE)
-_BID, _ASK, _NO_SIDE = int(Side.BID), int(Side.ASK), int(Side.NONE)
-_LAST, _BY_PRICE = int(Flag.LAST), int(Flag.BY_PRICE)
-_SEED, _SEED_CLEAR = int(Flag.SNAPSHOT | Flag.BY_PRICE), int(Flag.SNAPSHOT | Flag.SYNTHETIC)
+# Constants are of numpy's type: Numba compiles a function anew for each Python integer that it is called with.
+_0, _1, _DEEP, _UNDEFINED = np.int64(0), np.int64(1), np.int64(255), np.int64(UNDEFINED)
+_MBO, _MBP, _TRADE, _STATUS = np.int64(Kind.MBO), np.int64(Kind.MBP), np.int64(Kind.TRADE), np.int64(Kind.STATUS)
+_ADD, _CANCEL = np.int64(Action.ADD), np.int64(Action.CANCEL)
+_CLEAR, _T, _F, _NONE = np.int64(Action.CLEAR), np.int64(Action.TRADE), np.int64(Action.FILL), np.int64(Action.NONE)
+_BID, _ASK, _NO_SIDE = np.int64(Side.BID), np.int64(Side.ASK), np.int64(Side.NONE)
+_LAST, _BY_PRICE = np.int64(Flag.LAST), np.int64(Flag.BY_PRICE)
+_SEED, _SEED_CLEAR = np.int64(Flag.SNAPSHOT | Flag.BY_PRICE), np.int64(Flag.SNAPSHOT | Flag.SYNTHETIC)
 # DBN's status actions, in `count` of a status cell.
 _STATUS_QUOTING, _STATUS_TRADING, _STATUS_HALT = 3, 7, 8
 _EVENT_CELLS_MAX = 16  # a clear, a trade of three, a level forgotten or stated anew, and some to spare
@@ -127,7 +129,7 @@ def _remove(model: State, side: Int, at: Int) -> Int:
 @kernel()
 def _insert(model: State, side: Int, at: Int, key: Int, size: Int) -> Int:
     """Put a level before index `at`; the key of the level forgotten to make room for it, or UNDEFINED."""
-    forgotten = np.int64(UNDEFINED)
+    forgotten = _UNDEFINED
     if model.tally[COUNT + side] == MODEL_LEVELS_MAX:
         if at == 0:
             return key
@@ -157,7 +159,7 @@ def _change(model: State, side: Int, key: Int, delta: Int) -> Int:
             _remove(model, side, at)
     elif delta > 0:
         return _insert(model, side, at, key, delta)
-    return np.int64(UNDEFINED)
+    return _UNDEFINED
 
 
 @kernel()
@@ -167,7 +169,7 @@ def _put_level(
     letter = _BID if side == 0 else _ASK
     price = (key if side == 0 else -key) * UNIT
     return put_cell(
-        out, at, time, time, row, 0, price, size, head_word(1, 0, _MBP, 1), tail_word(action, letter, flags, depth)
+        out, at, time, time, row, _0, price, size, head_word(_1, _0, _MBP, _1), tail_word(action, letter, flags, depth)
     )
 
 
@@ -178,7 +180,7 @@ def _put_anew(model: State, side: Int, key: Int, time: Int, row: Int, out: Array
     count = model.tally[COUNT + side]
     present = index < count and model.key[side, index] == key
     depth = min(count - index - present, 255)
-    at = _put_level(out, at, time, row, side, key, 0, _CANCEL, depth, _BY_PRICE)
+    at = _put_level(out, at, time, row, side, key, _0, _CANCEL, depth, _BY_PRICE)
     if present:
         model.doubt[side, index] = 0
         at = _put_level(out, at, time, row, side, key, model.size[side, index], _ADD, depth, _BY_PRICE)
@@ -206,7 +208,7 @@ def _reconcile(model: State, side: Int, book: Array, row_at: Int, time: Int, row
             break
         key = price if side == 0 else -price
         while model_at >= 0 and model.key[side, model_at] > key:
-            at = _put_level(out, at, time, row, side, model.key[side, model_at], 0, _CANCEL, level, _BY_PRICE)
+            at = _put_level(out, at, time, row, side, model.key[side, model_at], _0, _CANCEL, level, _BY_PRICE)
             _remove(model, side, model_at)
             model.tally[STALE] += 1
             model_at -= 1
@@ -218,13 +220,13 @@ def _reconcile(model: State, side: Int, book: Array, row_at: Int, time: Int, row
             model_at -= 1
         else:
             forgotten = _insert(model, side, model_at + 1, key, size)
-            if forgotten != UNDEFINED:
-                at = _put_level(out, at, time, row, side, forgotten, 0, _CANCEL, levels, _BY_PRICE)
+            if forgotten != _UNDEFINED:
+                at = _put_level(out, at, time, row, side, forgotten, _0, _CANCEL, levels, _BY_PRICE)
                 model_at -= 1
             at = _put_level(out, at, time, row, side, key, size, _ADD, level, _BY_PRICE)
             model.tally[REVEALED] += 1
     while complete and model_at >= 0:
-        at = _put_level(out, at, time, row, side, model.key[side, model_at], 0, _CANCEL, levels, _BY_PRICE)
+        at = _put_level(out, at, time, row, side, model.key[side, model_at], _0, _CANCEL, levels, _BY_PRICE)
         _remove(model, side, model_at)
         model.tally[STALE] += 1
         model_at -= 1
@@ -238,7 +240,16 @@ def _reconcile(model: State, side: Int, book: Array, row_at: Int, time: Int, row
 def _seed(model: State, messages: Array, book: Array, time: Int, row: Int, out: Array, at: Int) -> Int:
     """The book before the first message, as the first row and that message imply it; begins with a clear."""
     at = put_cell(
-        out, at, time, time, row, 0, UNDEFINED, 0, head_word(1, 0, _MBO, 1), tail_word(_CLEAR, _NO_SIDE, _SEED_CLEAR, 0)
+        out,
+        at,
+        time,
+        time,
+        row,
+        _0,
+        _UNDEFINED,
+        _0,
+        head_word(_1, _0, _MBO, _1),
+        tail_word(_CLEAR, _NO_SIDE, _SEED_CLEAR, _0),
     )
     for side in range(2):
         for level in range(book.shape[1] // 4):
@@ -274,33 +285,33 @@ def _put_message(model: State, messages: Array, index: Int, time: Int, row: Int,
     letter = _BID if side == 0 else _ASK
     aggressor = _ASK if side == 0 else _BID
     fixed = price * UNIT
-    mbo = head_word(1, 0, _MBO, 1)
+    mbo = head_word(_1, _0, _MBO, _1)
     if kind == ADD:
-        at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_ADD, letter, 0, 0))
+        at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_ADD, letter, _0, _0))
         forgotten = _change(model, side, key, shares)
-        if forgotten != UNDEFINED:
-            at = _put_level(out, at, time, row, side, forgotten, 0, _CANCEL, 255, _BY_PRICE)
+        if forgotten != _UNDEFINED:
+            at = _put_level(out, at, time, row, side, forgotten, _0, _CANCEL, _DEEP, _BY_PRICE)
     elif kind <= EXECUTION:
         if kind == EXECUTION:
-            at = put_cell(out, at, time, time, row, 0, fixed, shares, mbo, tail_word(_T, aggressor, 0, 0))
-            at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_F, letter, 0, 0))
-        at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_CANCEL, letter, 0, 0))
+            at = put_cell(out, at, time, time, row, _0, fixed, shares, mbo, tail_word(_T, aggressor, _0, _0))
+            at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_F, letter, _0, _0))
+        at = put_cell(out, at, time, time, row, order, fixed, shares, mbo, tail_word(_CANCEL, letter, _0, _0))
         doubted = _is_doubted(model, side, key)
         _change(model, side, key, -shares)
         if doubted:
             at = _put_anew(model, side, key, time, row, out, at)
             model.tally[RESTATED] += 1
     elif kind == HIDDEN:
-        at = put_cell(out, at, time, time, row, 0, fixed, shares, mbo, tail_word(_T, aggressor, 0, 0))
+        at = put_cell(out, at, time, time, row, _0, fixed, shares, mbo, tail_word(_T, aggressor, _0, _0))
     elif kind == CROSS:
-        paid = fixed if price > 0 else np.int64(UNDEFINED)
+        paid = fixed if price > 0 else _UNDEFINED
         at = put_cell(
-            out, at, time, time, row, 0, paid, shares, head_word(1, 0, _TRADE, 1), tail_word(_T, _NO_SIDE, 0, 0)
+            out, at, time, time, row, _0, paid, shares, head_word(_1, _0, _TRADE, _1), tail_word(_T, _NO_SIDE, 0, 0)
         )
     else:
         status = _STATUS_HALT if price == -1 else (_STATUS_QUOTING if price == 0 else _STATUS_TRADING)
-        tail = tail_word(_NONE, _NO_SIDE, 0, 0) | (status << COUNT_SHIFT)
-        at = put_cell(out, at, time, time, row, 0, UNDEFINED, 0, head_word(1, 0, _STATUS, 1), tail)
+        tail = tail_word(_NONE, _NO_SIDE, _0, _0) | (status << COUNT_SHIFT)
+        at = put_cell(out, at, time, time, row, _0, _UNDEFINED, _0, head_word(_1, _0, _STATUS, _1), tail)
     return at
 
 
@@ -340,8 +351,8 @@ def decode_rows(
         if model.tally[SEEDED] == 0:
             at = _seed(model, messages, book, time, row, out, at)
         at = _put_message(model, messages, index, time, row, out, at)
-        at = _reconcile(model, 0, book, index, time, row, out, at)
-        at = _reconcile(model, 1, book, index, time, row, out, at)
+        for side in range(2):
+            at = _reconcile(model, side, book, index, time, row, out, at)
         out[at - 1, TAIL] |= _LAST << 16
         used[0] = at
         used[1] += 1

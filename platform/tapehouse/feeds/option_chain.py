@@ -29,7 +29,7 @@ STRIKE_STEP_PERCENT = 2  # of the reference, at least
 DAYS_TO_EXPIRY_MIN = 7
 CLOSE_HOUR = 16  # in New York
 _STREAM = 0x0C4A  # which stream of the seed is the chain's
-_STEPS = (10, 20, 25, 50)
+_STEPS = (10, 25, 50)
 
 
 class SeededChain:

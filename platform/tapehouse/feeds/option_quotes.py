@@ -30,11 +30,11 @@ REFERENCE, FIRST, BEST_BID, BEST_ASK, BY_ORDER, RECORDS, NEXT, QUOTES = range(8)
 # The smile's parameters.
 SVI_A, SVI_B, SVI_RHO, SVI_SIGMA, HALF_SPREAD = range(5)
 
-_MBO, _MBP, _QUOTE, _TRADE = int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(Kind.TRADE)
-_OPTION_QUOTE = int(Kind.OPTION_QUOTE)
-_TRADED, _NONE, _BID, _NO_SIDE = int(Action.TRADE), int(Action.NONE), int(Side.BID), int(Side.NONE)
-_LAST = int(Flag.LAST)
-_QUOTE_FLAGS = int(Flag.LAST | Flag.SYNTHETIC)
+_MBO, _MBP, _QUOTE, _TRADE = np.int64(Kind.MBO), np.int64(Kind.MBP), np.int64(Kind.QUOTE), np.int64(Kind.TRADE)
+_OPTION_QUOTE = np.int64(Kind.OPTION_QUOTE)
+_TRADED, _NONE, _BID, _NO_SIDE = np.int64(Action.TRADE), np.int64(Action.NONE), np.int64(Side.BID), np.int64(Side.NONE)
+_LAST = np.int64(Flag.LAST)
+_QUOTE_FLAGS = np.int64(Flag.LAST | Flag.SYNTHETIC)
 _SMOOTHING = 4  # a trade moves the reference by a quarter of its distance
 _LEVERAGE = 3.0  # relative rise of variance for a relative fall of the reference
 _VARIANCE_FACTOR_MIN, _VARIANCE_FACTOR_MAX = 0.5, 3.0

@@ -51,7 +51,7 @@ def encode_message(message: Message) -> bytes:
     return body
 
 
-def decode_message(body: bytes) -> Message:
+def decode_message(body: bytes | memoryview) -> Message:
     """The message that these bytes are.
 
     Raises:
@@ -86,8 +86,8 @@ def decode_message(body: bytes) -> Message:
         raise DecodeError(f"no canonical message: {error}") from error
 
 
-def _take(body: bytes, at: int, length: int) -> tuple[bytes, int]:
+def _take(body: bytes | memoryview, at: int, length: int) -> tuple[bytes, int]:
     end = at + length
     if end > len(body):
         raise DecodeError(f"a message ends after {len(body)} bytes, not {end}", position=f"byte {at}")
-    return body[at:end], end
+    return bytes(body[at:end]), end

@@ -37,14 +37,14 @@ class LogDigest:
         self.update_encoded(message.sequence, body)
         return body
 
-    def update_encoded(self, sequence: int, body: bytes) -> None:
+    def update_encoded(self, sequence: int, body: bytes | memoryview) -> None:
         """Chain the next message, given as its canonical bytes; raises GapError where it is not the next one."""
         if sequence != self.next_sequence:
             raise GapError(
                 f"message {self.next_sequence} is missing from a log digest: {sequence} came",
                 position=f"sequence {sequence}",
             )
-        self.head = blake3(self.head + body).digest()
+        self.head = blake3(self.head).update(body).digest()
         self.next_sequence += 1
 
 

@@ -34,7 +34,7 @@ _FOOTER = struct.Struct("<IQQ32s")
 FOOTER_BYTES = _FOOTER.size + 32
 BLOCK_OVERHEAD = _LENGTH.size + _CHECKSUM_BYTES
 _FOOTER_MARK = 0  # where a block would have its length; no message is empty
-_ZSTD_LEVEL = 3
+_ZSTD_LEVEL = 1  # most payloads are compressed frames already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def read_segment_header(plain: bytes) -> tuple[SegmentHeader, int]:
     return header, end + _CHECKSUM_BYTES
 
 
-def read_block(plain: bytes, at: int) -> tuple[bytes, int] | None:
+def read_block(plain: bytes, at: int) -> tuple[memoryview, int] | None:
     """The canonical bytes of the message whose block begins at `at`, and the byte after it; None at a footer.
 
     Raises:
@@ -191,7 +191,7 @@ def read_block(plain: bytes, at: int) -> tuple[bytes, int] | None:
         raise DecodeError("a segment's block is torn", position=f"byte {at}")
     if not _is_checked(plain, at, end):
         raise DecodeError("a segment's block is damaged", position=f"byte {at}")
-    return plain[at + _LENGTH.size : end], end + _CHECKSUM_BYTES
+    return memoryview(plain)[at + _LENGTH.size : end], end + _CHECKSUM_BYTES
 
 
 def decode_segment(plain: bytes) -> Segment:

@@ -60,6 +60,7 @@ class FrameWriter:
         epoch: int,
         tail: Tail,
         codec: Codec = Codec.COLUMNS_ZSTD,
+        frame_cells: int = FRAME_CELLS_MAX,
         metrics: Metrics | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -68,6 +69,7 @@ class FrameWriter:
         self._writer = writer
         self._epoch = epoch
         self._codec = codec
+        self._frame_cells = min(frame_cells, FRAME_CELLS_MAX)
         self._pause = pause
         self.last_sequence = tail.sequence
         self.next_ordinal = tail.next_ordinal
@@ -75,7 +77,9 @@ class FrameWriter:
         self.metrics = metrics or Metrics()
 
     @classmethod
-    async def open(cls, log: Log, *, writer: int, codec: Codec = Codec.COLUMNS_ZSTD) -> FrameWriter:
+    async def open(
+        cls, log: Log, *, writer: int, codec: Codec = Codec.COLUMNS_ZSTD, frame_cells: int = FRAME_CELLS_MAX
+    ) -> FrameWriter:
         """Become the writer of a log: the epoch is one more than its last frame's.
 
         The first append is the take-over: it carries the fence, so of two openers one gets ConflictError.
@@ -83,7 +87,9 @@ class FrameWriter:
         extent = await log.extent()
         tail = await read_tail(log)
         epoch = tail.header.epoch + 1 if tail.header else 1
-        return cls(log, log_id=extent.log_id, writer=writer, epoch=epoch, tail=tail, codec=codec)
+        return cls(
+            log, log_id=extent.log_id, writer=writer, epoch=epoch, tail=tail, codec=codec, frame_cells=frame_cells
+        )
 
     @property
     def epoch(self) -> int:
@@ -91,7 +97,7 @@ class FrameWriter:
         return self._epoch
 
     async def append(self, cells: Cells, *, input_ordinal: int = 0, output_index: int = 0) -> int:
-        """Append whole records, as frames of at most FRAME_CELLS_MAX cells; return the last sequence.
+        """Append whole records, as frames of at most `frame_cells` cells; return the last sequence.
 
         Args:
             input_ordinal, output_index: How far the writer's own input is consumed once *all* these cells are there;
@@ -106,7 +112,7 @@ class FrameWriter:
         slices = []
         start = 0
         while start < len(cells):
-            end = start + whole_records(cells[start:], FRAME_CELLS_MAX)
+            end = start + whole_records(cells[start:], self._frame_cells)
             slices.append(cells[start:end])
             start = end
         ordinal = self.next_ordinal

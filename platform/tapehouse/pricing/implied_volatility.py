@@ -15,16 +15,18 @@ from tapehouse.core.detmath import INVERSE_SQRT_TWO_PI, SQRT_TWO_PI, exp, log, s
 from tapehouse.core.kernel import Float, Int, kernel
 
 SOLVED = 0
-AT_INTRINSIC = 1  # no time value: volatility 0.0
+AT_INTRINSIC = 1  # no time value, or less than 1e-300 of the forward: volatility 0.0
 BELOW_INTRINSIC = 2
 ABOVE_MAXIMUM = 3  # not below the forward (call) or the strike (put)
-BAD_INPUT = 4  # a forward, strike, time or discount that is not positive and finite, or a NaN
+BAD_INPUT = 4  # a forward, strike, time or discount that is not positive, a NaN, or beyond all reason
 NOT_CONVERGED = 5
 
 ITERATIONS_MAX = 64
 _DEVIATION_MAX = 128.0
-_STEP_TOLERANCE = 1e-6  # Halley's next error is of the order of its cube
+_STEP_TOLERANCE = 1e-5  # Halley's next error is of the order of its cube
 _FINITE_MAX = 1e300
+_YEARS_MAX = 1e9
+_TIME_VALUE_MIN = 1e-300
 _LOWER, _MIDDLE, _UPPER = 0, 1, 2  # which objective
 
 
@@ -48,21 +50,26 @@ def _deviation(value: Float, x: Float) -> tuple[Int, Float]:
     largest = exp(0.5 * x)
     low = 0.0
     high = _DEVIATION_MAX
-    s = sqrt(-2.0 * x)
     side = _MIDDLE
-    if s > 1e-8:
-        h = x / s
-        t = 0.5 * s
-        if value < exp(-0.5 * (h * h + t * t)) * _tail_difference(-h, t):
+    goal = value
+    turn = sqrt(-2.0 * x)
+    s = SQRT_TWO_PI * value
+    if turn > 1e-8:
+        h = x / turn
+        t = 0.5 * turn
+        bell = exp(-0.5 * (h * h + t * t))
+        level = bell * _tail_difference(-h, t)
+        if value < level:
             side = _LOWER
-            high = s
+            high = turn
+            goal = log(value)
+            s = turn * sqrt(log(level) / goal)  # as far out, where ln b goes with 1/s²
         else:
-            low = s
-    else:
-        s = SQRT_TWO_PI * value
+            low = turn
+            s = turn + SQRT_TWO_PI * (value - level) / bell
     if side == _MIDDLE and value > 0.5 * largest:
         side = _UPPER
-    goal = log(value) if side == _LOWER else (log(largest - value) if side == _UPPER else value)
+        goal = log(largest - value)
     for _ in range(ITERATIONS_MAX):
         h = x / s
         t = 0.5 * s
@@ -119,7 +126,7 @@ def implied_volatility(
     """
     if not (0.0 < forward < _FINITE_MAX and 0.0 < strike < _FINITE_MAX):
         return BAD_INPUT, 0.0
-    if not (0.0 < years < _FINITE_MAX and 0.0 < discount < _FINITE_MAX):
+    if not (0.0 < years < _YEARS_MAX and 0.0 < discount < _FINITE_MAX):
         return BAD_INPUT, 0.0
     value = price / discount
     if not (-_FINITE_MAX < value < _FINITE_MAX):
@@ -130,7 +137,7 @@ def implied_volatility(
     if value >= (forward if sign > 0 else strike):
         return ABOVE_MAXIMUM, 0.0
     normal = (value - intrinsic) / (sqrt(forward) * sqrt(strike))
-    if normal <= 0.0:
+    if normal < _TIME_VALUE_MIN:
         return AT_INTRINSIC, 0.0
     x = -abs(log(forward / strike))
     if normal >= exp(0.5 * x):

@@ -165,6 +165,7 @@ def test_every_changed_word_is_refused_or_becomes_what_it_says():
         ([990, 3, 0], [1000, 3, 0]),  # a level twice
         ([990, 3, 0], [990, 0, 0]),  # a level of nothing
         ([1, 5, 2, 6], [1, UNDEFINED - 1, 2, 6]),  # a level that wraps
+        ([5, -100, -100], [5, -95, -100]),  # a window that is not where it is pinned
     ],
 )
 def test_impossible_books_are_refused(old, new):

@@ -54,6 +54,27 @@ async def test_the_second_backup_of_an_unchanged_log_sends_nothing() -> None:
     assert second.requests == 3  # the marker, one listing, the newest manifest
 
 
+async def test_a_spec_is_compared_as_it_is_stored() -> None:
+    store = MemoryStore()
+    log = await filled("TAPE_demo", 5)
+    for written in (True, False):
+        report = await backup([log], store, {}, VirtualClock(), specs={"TAPE_demo": {"subjects": ("a", "b")}})
+        assert report.written is written
+    with pytest.raises(UsageError, match="no JSON"):
+        await backup([log], store, {}, VirtualClock(), specs={"TAPE_demo": {"when": object()}})
+
+
+async def test_a_store_that_breaks_its_promises_is_refused_before_anything_is_written() -> None:
+    class Loose(MemoryStore):
+        async def put(self, key: str, data: bytes, **condition: object) -> str:
+            return await super().put(key, data)
+
+    store = Loose()
+    with pytest.raises(UsageError, match="racing conditional writes"):
+        await run_backup(store, await filled("TAPE_demo", 5))
+    assert [info.key async for info in store.list("")] == []
+
+
 async def test_a_longer_log_sends_its_tail_only_and_keeps_the_rest() -> None:
     store = MemoryStore()
     log = await filled("TAPE_demo", 5000)

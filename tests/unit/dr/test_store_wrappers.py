@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import ConflictError, MissingError, StoreThrottledError, TapehouseError, UsageError
+from tapehouse.dr.backup import backup
 from tapehouse.dr.file_store import FileStore
 from tapehouse.dr.open_store import open_store
 from tapehouse.dr.probe import probe
+from tapehouse.dr.restore import MemoryTarget, restore
 from tapehouse.dr.store import ATTEMPTS_MAX, PAUSE_MAX_S, Counting, MemoryStore, Retrying
+from tapehouse.dr.verify import verify
+
+from tests.support.logs import extend, filled, messages_of
 
 
 class Failing(MemoryStore):
@@ -249,6 +256,22 @@ async def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(small_dis
     assert [info.key async for info in store.list("")] == ["kept"]
     assert list((small_disk / "repository" / ".tmp").iterdir()) == []
     await store.put("segments/small", b"x" * 1000)
+
+
+async def test_a_backup_onto_a_full_disk_leaves_the_last_one_whole(small_disk: Path) -> None:
+    store = FileStore(small_disk / "repository")
+    log = await filled("TAPE_demo", 10)
+    await backup([log], store, {}, VirtualClock(1))
+    source = random.Random(1)
+    for last in range(11, 41):
+        await extend(log, last, payload=source.randbytes(20_000))
+    with pytest.raises(MissingError, match="no space is left"):
+        await backup([log], store, {}, VirtualClock(2))
+    report = await verify(store)
+    assert (report.manifest, report.sound) == (1, True)
+    target = MemoryTarget()
+    await restore(store, target, VirtualClock())
+    assert await messages_of(target.logs["TAPE_demo"], 1, 10) == await messages_of(log, 1, 10)
 
 
 async def test_what_a_dead_writer_left_is_never_visible(tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def test_a_price_without_a_volatility_says_why(worth: float, strike: float, sign
     assert implied_volatility(worth, 100.0, strike, 1.0, 1.0, sign) == (status, 0.0)
 
 
+def test_hardly_any_time_value_is_none() -> None:
+    """Found by the property test: below the normal numbers no step is ever small enough."""
+    assert implied_volatility(144.0, 2e212, 2e212, 1.0, 9e112, CALL) == (AT_INTRINSIC, 0.0)
+    assert implied_volatility(1.0, 1e216, 1e216, 1e216, 1.0, CALL) == (BAD_INPUT, 0.0)
+
+
 @pytest.mark.parametrize(("years", "discount"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0), (1.0, math.nan)])
 def test_time_and_discount_must_be_positive(years: float, discount: float) -> None:
     assert implied_volatility(5.0, 100.0, 100.0, years, discount, CALL) == (BAD_INPUT, 0.0)
@@ -61,6 +67,6 @@ def test_the_last_price_below_the_maximum_still_has_a_volatility() -> None:
 
 
 def test_the_smallest_price_has_one_too() -> None:
-    status, found = implied_volatility(1e-300, 100.0, 120.0, 1.0, 1.0, CALL)
+    status, found = implied_volatility(1e-297, 100.0, 120.0, 1.0, 1.0, CALL)
     assert status == SOLVED
-    assert black_price(100.0, 120.0, 1.0, found, CALL) == pytest.approx(1e-300, rel=1e-9)
+    assert black_price(100.0, 120.0, 1.0, found, CALL) == pytest.approx(1e-297, rel=1e-9)

@@ -1,0 +1,111 @@
+"""A tape replayed by the names that users give, with what the strategy made of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.plot import collect, draw
+from tapehouse.app.strategies import load_strategy
+from tapehouse.core import MissingError, SystemClock, from_fixed
+from tapehouse.desk.state import CASH, FEES, FILLS, LAST_TRADE, MONEY_EXPONENT, POSITION, REALISED, VOLUME
+from tapehouse.dr import Repository, SegmentLog, open_store
+from tapehouse.engine import Engine
+from tapehouse.log import Log
+from tapehouse.market import Cells
+from tapehouse.replay import Pace, Session, SessionReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayResult:
+    """A session's report, and one row for each instrument that was traded; amounts are exact decimals as text."""
+
+    report: SessionReport
+    positions: list[dict[str, Any]]
+
+
+@asynccontextmanager
+async def tape_source(tape: str, *, nats: str | None, store: str | None) -> AsyncIterator[Log]:
+    """The tape from the broker, or from the newest backup in a store."""
+    if store is None:
+        async with open_platform(nats) as platform:
+            yield await platform.tape(tape)
+        return
+    opened = open_store(store)
+    try:
+        repository = await Repository.open(opened)
+        manifest = await repository.latest()
+        if manifest is None:
+            raise MissingError("no backup was ever finished", subject=store, hint="tapehouse dr backup")
+        yield SegmentLog.of(repository, manifest, f"TAPE_{tape}")
+    finally:
+        await opened.close()
+
+
+async def replay_tape(
+    tape: str,
+    *,
+    pace: Pace,
+    strategy: str,
+    parameters: str | None = None,
+    guard: bool = True,
+    store: str | None = None,
+    plot: Path | None = None,
+    nats: str | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> ReplayResult:
+    """Replay a whole tape.
+
+    Raises:
+        MissingError: There is no such tape or backup.
+        StrategyError: The strategy broke its contract.
+    """
+    engine = Engine(load_strategy(strategy, parameters), guard=guard)
+    outputs: list[Cells] = []
+    async with tape_source(tape, nats=nats, store=store) as log:
+        session = Session(
+            "replay",
+            log,
+            engine,
+            clock=SystemClock(),
+            pace=pace,
+            on_progress=on_progress,
+            on_outputs=outputs.append if plot is not None else None,
+        )
+        report = await session.run()
+        if plot is not None and outputs:
+            first = next(iter(engine.instruments.values()))
+            lines = await collect(log, first, np.concatenate(outputs))
+            draw(lines, plot, title=f"{tape}: {strategy} on {first.symbol}")
+    return ReplayResult(report=report, positions=positions_of(engine))
+
+
+def positions_of(engine: Engine) -> list[dict[str, Any]]:
+    """One row for each instrument with a book: the strategy's account at the end."""
+    rows = []
+    for instrument in engine.instruments.values():
+        slot = engine.route(instrument.id)
+        if slot < 0:
+            continue
+        money = engine.desk.accounts[0, slot]
+        terms = engine.desk.instruments[slot]
+        unit = instrument.currency_exponent
+        mark = int(money[POSITION]) * int(terms[LAST_TRADE]) * 10 ** max(0, int(terms[MONEY_EXPONENT]))
+        mark //= 10 ** max(0, -int(terms[MONEY_EXPONENT]))
+        rows.append(
+            {
+                "symbol": instrument.symbol,
+                "position": str(from_fixed(int(money[POSITION]), instrument.size_exponent)),
+                "fills": int(money[FILLS]),
+                "volume": str(from_fixed(int(money[VOLUME]), instrument.size_exponent)),
+                "fees": str(from_fixed(int(money[FEES]), unit).normalize()),
+                "realised": str(from_fixed(int(money[REALISED]), unit).normalize()),
+                "profit": str(from_fixed(int(money[CASH]) + mark, unit).normalize()),
+            }
+        )
+    return rows

@@ -1,0 +1,52 @@
+"""One tape served: its desk, its projections, and the service that answers reads of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.kv_service import serve_kv
+from tapehouse.app.live import Logs, cancel_all, first_failure, serve
+from tapehouse.app.projector import Projector
+from tapehouse.app.strategies import load_strategy
+from tapehouse.core import SystemClock
+
+
+async def serve_tape(
+    tape: str,
+    *,
+    nats: str | None,
+    home: Path | None,
+    strategy: str,
+    parameters: str | None = None,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve until cancelled.
+
+    Raises:
+        ConflictError: Another host took the tape over.
+        GapError, DecodeError, IntegrityError: A log is damaged; the sequence is named.
+    """
+    loaded = load_strategy(strategy, parameters)
+    async with open_platform(nats, home=home) as platform:
+        logs = Logs(
+            tape=await platform.tape(tape, create=True),
+            events=await platform.events(tape, create=True),
+            commands=await platform.commands(tape, create=True),
+        )
+        snapshots = await platform.snapshots(tape)
+        projector = Projector(logs.tape, logs.events, snapshots)
+        await projector.open()
+        service = await serve_kv(platform.bus, tape, projector)
+        projecting = asyncio.create_task(projector.run(follow=True))
+        try:
+            desk = asyncio.create_task(
+                serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
+            )
+            await first_failure(desk, [projecting])
+        finally:
+            await cancel_all([projecting])
+            projector.save()
+            await service.stop()

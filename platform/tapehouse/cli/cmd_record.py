@@ -1,0 +1,105 @@
+"""`tapehouse record`: a market-data file onto a tape of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def record(
+    format: str,
+    *source: Path,
+    tape: str | None = None,
+    strategy: str | None = "maker",
+    parameters: str | None = None,
+    guard: bool = True,
+    options: bool = True,
+    seed: int = 7,
+    cells: int = 600_000,
+    nats: str | None = None,
+    home: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Record a file onto a tape, with the strategy deciding beside it.
+
+    Each history gets a tape of its own, named after its source. A recording that was stopped goes on where it
+    stopped when the same command is given again.
+
+    Examples:
+
+        tapehouse record lobster AMZN_2012-06-21_5.zip
+
+        tapehouse record dbn esh4.mbo.dbn.zst --tape esh4 --strategy none
+
+        tapehouse record generated --cells 2000000
+
+    Parameters
+    ----------
+    format
+        `lobster`, `dbn` or `generated`; see `tapehouse feeds list`.
+    source
+        The file, or files where a format has several.
+    tape
+        Its name; else drawn from the source.
+    strategy
+        `maker`, `watcher`, `FILE.py:NAME`, `MODULE:NAME`, or `none` to record only.
+    parameters
+        A JSON object of the strategy's parameters.
+    guard
+        Stop a Python strategy that reads the clock or randomness.
+    options
+        Hang a seeded option chain on a source that has none, so that the pricing engine has something to price.
+    seed, cells
+        Of that chain and of the generated day.
+    nats, home
+        The broker, and where snapshots live.
+    json
+        One line of JSON.
+    """
+    from tapehouse.app.recording import record_source
+    from tapehouse.cli.output import Bar, console, print_json, run_async
+    from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
+
+    feed: Feed
+    opened: Feed | None = None
+    if format == "generated":
+        feed = GeneratedDay(seed=seed, cells=cells)
+    else:
+        opened = open_feed(format, list(source))
+        feed = SeededChain(opened, seed=seed) if options else opened
+    with Bar(f"record {feed.name}", feed.cells_estimate, quiet=json) as bar:
+        name, report = run_async(
+            record_source(
+                feed,
+                tape=tape,
+                strategy=None if strategy in (None, "none") else strategy,
+                parameters=parameters,
+                guard=guard,
+                nats=nats,
+                home=home,
+                on_progress=bar.at,
+            )
+        )
+    digests = report.digests
+    found = {
+        "tape": name,
+        "cells": report.cells,
+        "feed_cells": report.feed_cells,
+        "skipped_cells": report.skipped_cells,
+        "commands": report.commands,
+        "bytes": report.bytes,
+        "seconds": round(report.seconds, 3),
+        "decisions": digests.decisions if digests else 0,
+        "decision_digest": digests.decision.hex() if digests else None,
+        "state_digest": digests.state.hex() if digests else None,
+    }
+    for counter in ("unknown_orders", "revealed_levels"):
+        value = getattr(opened, counter, None)
+        if value is not None:
+            found[counter] = value
+    if json:
+        print_json(found)
+        return 0
+    for label, value in found.items():
+        console.print(f"{label:<16} {value:,}" if isinstance(value, int) else f"{label:<16} {value}", highlight=False)
+    console.print(f"next: tapehouse replay --tape {name}, tapehouse sql --tape {name} 'from fills'", highlight=False)
+    return 0

@@ -1,0 +1,94 @@
+"""`tapehouse replay`: a recorded tape at any speed into a strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def replay(
+    *,
+    tape: str,
+    speed: str = "max",
+    paced_seconds: float | None = None,
+    strategy: str = "maker",
+    parameters: str | None = None,
+    guard: bool = True,
+    store: str | None = None,
+    plot: Path | None = None,
+    nats: str | None = None,
+    json: bool = False,
+) -> int:
+    """Replay a tape into a strategy with the paper exchange; decisions, fills, profit and both digests are told.
+
+    Examples:
+
+        tapehouse replay --tape amzn --speed max
+
+        tapehouse replay --tape amzn --speed 10x --paced-seconds 60
+
+        tapehouse replay --tape amzn --store s3://backups/desk --plot amzn.png
+
+    Parameters
+    ----------
+    tape
+        Which tape.
+    speed
+        `1x`, `10x`, any factor, or `max`.
+    paced_seconds
+        Hold the speed for so much tape time, then go on at full speed.
+    strategy, parameters, guard
+        What to run; see `tapehouse record --help`.
+    store
+        Read the tape from the newest backup in this store instead of the broker.
+    plot
+        Write a picture.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    json
+        One line of JSON.
+    """
+    from tapehouse.app.replaying import replay_tape
+    from tapehouse.cli.output import Bar, console, print_json, print_table, run_async
+    from tapehouse.core.units import NS_PER_SECOND
+    from tapehouse.replay import Pace, parse_speed
+
+    paced_ns = int(paced_seconds * NS_PER_SECOND) if paced_seconds is not None else None
+    pace = Pace(speed=parse_speed(speed), paced_ns=paced_ns)
+    with Bar(f"replay {tape} at {speed}", None, quiet=json) as bar:
+        result = run_async(
+            replay_tape(
+                tape,
+                pace=pace,
+                strategy=strategy,
+                parameters=parameters,
+                guard=guard,
+                store=store,
+                plot=plot,
+                nats=nats,
+                on_progress=bar.at,
+            )
+        )
+    report = result.report
+    found = {
+        "tape": tape,
+        "strategy": strategy,
+        "cells": report.cells,
+        "decisions": report.digests.decisions,
+        "seconds": round(report.seconds, 6),
+        "cells_per_second": round(report.cells_per_second),
+        "lateness_p50_us": round(report.lateness_p50_us, 1),
+        "lateness_p99_us": round(report.lateness_p99_us, 1),
+        "decision_digest": report.digests.decision.hex(),
+        "state_digest": report.digests.state.hex(),
+        "positions": result.positions,
+    }
+    if json:
+        print_json(found)
+        return 0
+    columns = ("symbol", "position", "fills", "volume", "fees", "realised", "profit")
+    print_table("Result", columns, [tuple(str(row[name]) for name in columns) for row in result.positions])
+    for label in ("cells", "decisions", "seconds", "cells_per_second", "lateness_p99_us"):
+        console.print(f"{label:<18} {found[label]:,}", highlight=False)
+    console.print(f"{'decision_digest':<18} {found['decision_digest']}", highlight=False)
+    console.print(f"{'state_digest':<18} {found['state_digest']}", highlight=False)
+    return 0

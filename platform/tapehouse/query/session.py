@@ -1,0 +1,187 @@
+"""A query session: DuckDB in memory over tables that are built from the logs when a query mentions them.
+
+A session is one view of the logs: a table is built once, from what was there then, or as of the moment that the
+session was opened for. One DuckDB thread is the default, because with more of them sums of doubles come out differently
+from run to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import duckdb
+import polars as pl
+from tapehouse.core.errors import DataError, MissingError, UsageError
+from tapehouse.desk.names import Names
+from tapehouse.log import Log
+from tapehouse.market import Kind
+from tapehouse.query.bbo import BboBuilder
+from tapehouse.query.builders import (
+    Builder,
+    CommandsBuilder,
+    EventsBuilder,
+    FillsBuilder,
+    QuotesBuilder,
+    TapeBuilder,
+    TradesBuilder,
+)
+from tapehouse.query.columns import Dictionary
+from tapehouse.query.read import read_frames
+from tapehouse.query.table import Table
+from tapehouse.query.views import OrdersBuilder, PositionsBuilder, PricesBuilder, SurfaceBuilder
+
+TAPE, EVENTS = "tape", "events"
+_WORD = re.compile(r"[a-z_]+")
+# Nothing is fetched, and no Python variable is taken for a table.
+_CONFIGURATION = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableKind:
+    """A table that queries can mention."""
+
+    source: str  # of which log
+    make: Callable[[Dictionary, Names], Builder]
+    description: str
+
+
+TABLES: dict[str, TableKind] = {
+    "bbo": TableKind(
+        source=TAPE, make=lambda known, _: BboBuilder(known), description="each change of a best bid or ask"
+    ),
+    "commands": TableKind(
+        source=TAPE, make=lambda known, _: CommandsBuilder(known), description="commands as they were sequenced"
+    ),
+    "events": TableKind(
+        source=EVENTS, make=EventsBuilder, description="every decision: orders, fills, and events as JSON"
+    ),
+    "fills": TableKind(source=EVENTS, make=FillsBuilder, description="our fills, with position and cash after each"),
+    "option_quotes": TableKind(
+        source=TAPE, make=lambda known, _: QuotesBuilder(known, Kind.OPTION_QUOTE), description="option quotes"
+    ),
+    "orders": TableKind(source=EVENTS, make=OrdersBuilder, description="what has become of every order"),
+    "positions": TableKind(source=EVENTS, make=PositionsBuilder, description="what every account holds and earned"),
+    "prices": TableKind(
+        source=TAPE, make=lambda known, _: PricesBuilder(known), description="last trade, best bid and ask"
+    ),
+    "quotes": TableKind(
+        source=TAPE, make=lambda known, _: QuotesBuilder(known, Kind.QUOTE), description="quotes as a venue sent them"
+    ),
+    "surface": TableKind(
+        source=TAPE, make=lambda known, _: SurfaceBuilder(known), description="options: volatility, value, Greeks"
+    ),
+    "tape": TableKind(source=TAPE, make=lambda known, _: TapeBuilder(known), description="every record of the tape"),
+    "trades": TableKind(source=TAPE, make=lambda known, _: TradesBuilder(known), description="trades that printed"),
+}
+
+
+class QuerySession:
+    """SQL over the logs of one desk.
+
+    Args:
+        tape, events: The logs; a table of a log that is not there raises MissingError.
+        as_of: Engine time, UTC ns: the tables hold what was there at that moment; None for now.
+        threads: Of DuckDB.
+    """
+
+    def __init__(
+        self, *, tape: Log | None = None, events: Log | None = None, as_of: int | None = None, threads: int = 1
+    ) -> None:
+        self._logs = {TAPE: tape, EVENTS: events}
+        self._as_of = as_of
+        self._built: set[str] = set()
+        self._connection = duckdb.connect(":memory:", config={**_CONFIGURATION, "threads": str(threads)})
+        self._connection.execute("SET TimeZone = 'UTC'")
+        listed = {"name": list(TABLES), "description": [kind.description for kind in TABLES.values()]}
+        self._connection.register("tables", pl.DataFrame(listed))
+
+    async def sql(self, query: str) -> Table:
+        """Answer one query; rows without ORDER BY come in the log's order as far as the query keeps it.
+
+        Raises:
+            UsageError: The query is none, or mentions what is not there.
+            DataError: It failed on the data; or a log is damaged.
+            MissingError: It mentions a table of a log that this session does not have.
+        """
+        await self.build(self._mentioned(query))
+        task = asyncio.create_task(asyncio.to_thread(self._run, query))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._connection.interrupt()
+            await asyncio.wait({task})
+            raise
+
+    async def table(self, name: str) -> Table:
+        """One whole table, without SQL; raises UsageError for a name of none."""
+        if name not in TABLES:
+            raise UsageError(f"no table {name!r}", hint=f"there are {', '.join(TABLES)}")
+        return await self.sql(f"SELECT * FROM {name}")
+
+    async def build(self, names: set[str]) -> None:
+        """Build these tables, those of one log in one pass over it, as far as they are not there yet."""
+        for source, log in self._logs.items():
+            wanted = {name: TABLES[name] for name in names - self._built if TABLES[name].source == source}
+            if not wanted:
+                continue
+            if log is None:
+                raise MissingError(
+                    f"no {source.upper()} log here for table {min(wanted)}", hint="name a tape that is there"
+                )
+            dictionary, known = Dictionary(), Names()
+            builders = {name: kind.make(dictionary, known) for name, kind in wanted.items()}
+            async for header, cells in read_frames(log, as_of=self._as_of):
+                dictionary.learn(cells)
+                if source == EVENTS:
+                    known.learn(cells)
+                for builder in builders.values():
+                    builder.take(header, cells)
+            for name, builder in builders.items():
+                self._connection.register(name, builder.table())
+                self._built.add(name)
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self._connection.close()
+
+    def __enter__(self) -> QuerySession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _mentioned(self, query: str) -> set[str]:
+        """Which tables a query refers to; where DuckDB cannot say, those whose names occur in it."""
+        try:
+            found = {name.lower() for name in self._connection.get_table_names(query)}
+        except duckdb.Error:
+            found = set()
+        return (found or set(_WORD.findall(query.lower()))) & set(TABLES)
+
+    def _run(self, query: str) -> Table:
+        try:
+            relation = self._connection.sql(query)
+            if relation is None:
+                raise UsageError("an empty query", hint='try "SELECT * FROM tables"')
+            return Table(relation.pl())
+        except duckdb.Error as error:
+            raise _told(error) from None
+
+
+def _told(error: duckdb.Error) -> UsageError | DataError:
+    """One line of DuckDB's message, as an error of whoever must act."""
+    text = str(error)
+    line = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, duckdb.CatalogException):
+        return UsageError(line, subject="sql", hint=f"tables: {', '.join(TABLES)}")
+    if isinstance(error, duckdb.ProgrammingError | duckdb.InvalidInputException):
+        near = next((part.strip() for part in text.splitlines()[1:] if part.startswith(("Candidate", "Did you"))), "")
+        return UsageError(line, subject="sql", hint=near[:200])
+    return DataError(line, subject="sql")
