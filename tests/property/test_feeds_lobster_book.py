@@ -104,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("made-up")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), view=st.integers(1, 4), warm_up=st.integers(0, 60), batch=st.sampled_from([1, 65_536]))
 def test_a_consumer_shows_every_row(folder: Path, seed: int, view: int, warm_up: int, batch: int) -> None:
     exchange = Exchange(seed, view)

@@ -57,9 +57,13 @@ class LayeredLog:
 
     async def last(self) -> Message | None:
         message = await self._live.last()
-        if message is None and (await self.extent()).last >= (await self._older.extent()).first:
-            return await self._older_last()
-        return message
+        if message is not None:
+            return message
+        extent = await self.extent()  # The live log is empty; what precedes it is in the backup.
+        if extent.last >= extent.first:
+            async for older in self._older.read(extent.last, through=extent.last):
+                return older
+        return None
 
     async def read(
         self, first: int, *, through: int | None = None, follow: bool = False
@@ -78,10 +82,3 @@ class LayeredLog:
 
     async def trim(self, below: int) -> None:
         await self._live.trim(below)
-
-    async def _older_last(self) -> Message | None:
-        """The message before an empty live log."""
-        last = (await self._live.extent()).last
-        async for message in self._older.read(last, through=last):
-            return message
-        return None

@@ -46,7 +46,7 @@ def start(home: Path, tape: str, *, urls: str, strategy: str) -> ProcessIdentity
     """
     log = log_path(home, tape)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tapehouse.cli.main", "host", "--tape", tape, "--nats", urls]
+    command = [sys.executable, "-m", "tapehouse.cli", "host", "--tape", tape, "--nats", urls]
     command += ["--strategy", strategy, "--home", str(home)]
     with open(log, "wb") as output:
         child = subprocess.Popen(

@@ -1,8 +1,8 @@
 """Reads of a projector over NATS: the micro service `tapehouse.kv.<tape>` and its callers.
 
-Requests and answers are JSON. `get` takes {"key"} and answers {"value", "nearest", "position"}. `items` takes {"prefix",
-"skip", "at"} and answers a page of {"items", "more", "at", "position"}; the pages of one listing come from one state,
-which the service keeps for a while. `digests` takes nothing.
+Requests and answers are JSON. `get` takes {"key"} and answers {"value", "nearest", "position"}. `items` takes
+{"prefix", "skip", "at"} and answers a page of {"items", "more", "at", "position"}; the pages of one listing come from
+one state, which the service keeps for a while. `digests` takes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from tapehouse.app.projector import Projector, missing
 from tapehouse.bus import Bus
 from tapehouse.bus.service import ServiceHost, request, serve
-from tapehouse.core.errors import ConflictError, DecodeError, UsageError
+from tapehouse.core.errors import ConflictError, DecodeError, MissingError, UsageError
 from tapehouse.core.ids import check_name
 
 VERSION = "1.0.0"
@@ -21,6 +21,10 @@ PAGE_ITEMS_MAX = 1000
 PAGE_BYTES_MAX = 512 * 1024  # half of what a NATS message holds by default
 LISTINGS_MAX = 8  # kept for the pages that follow
 LISTING_ATTEMPTS_MAX = 3
+
+
+class NotServedError(MissingError):
+    """No host serves this tape's projections now."""
 
 
 def service_name(tape: str) -> str:
@@ -93,10 +97,11 @@ async def ask_get(bus: Bus, tape: str, key: str) -> Any:
     """One value from the host that serves this tape.
 
     Raises:
-        MissingError: No such key, or nobody serves the tape.
+        MissingError: No such key; the nearest are offered.
+        NotServedError: No host serves the tape.
         BusUnavailableError: No answer came.
     """
-    answer = _read(await request(bus, f"{service_name(tape)}.get", _write({"key": key})))
+    answer = await _ask(bus, tape, "get", {"key": key})
     if answer["value"] is None:
         raise missing(key, answer["nearest"])
     return answer["value"]
@@ -106,7 +111,7 @@ async def ask_items(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
     """All keys that begin with a prefix, with their values, as of one moment.
 
     Raises:
-        MissingError: Nobody serves the tape.
+        NotServedError: No host serves the tape.
         BusUnavailableError: No answer came.
     """
     for attempt in range(LISTING_ATTEMPTS_MAX):
@@ -123,7 +128,7 @@ async def _ask_pages(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
     at, more = "", True
     while more:
         asked = {"prefix": prefix, "skip": len(found), "at": at}
-        answer = _read(await request(bus, f"{service_name(tape)}.items", _write(asked)))
+        answer = await _ask(bus, tape, "items", asked)
         found += [(str(key), value) for key, value in answer["items"]]
         at, more = answer["at"], answer["more"] and bool(answer["items"])
     return found
@@ -131,8 +136,20 @@ async def _ask_pages(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
 
 async def ask_digests(bus: Bus, tape: str) -> dict[str, str]:
     """Every machine's state digest, in hex."""
-    answer = _read(await request(bus, f"{service_name(tape)}.digests", b"{}"))
+    answer = await _ask(bus, tape, "digests", {})
     return dict(answer["digests"])
+
+
+async def _ask(bus: Bus, tape: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+    subject = f"{service_name(tape)}.{endpoint}"
+    try:
+        return _read(await request(bus, subject, _write(body)))
+    except MissingError as error:
+        if error.subject != subject:  # It comes from the service itself.
+            raise
+        raise NotServedError(
+            "no host serves it", subject=f"tape {tape}", hint=f"start one: tapehouse host --tape {tape}"
+        ) from error
 
 
 def _read(data: bytes) -> dict[str, Any]:

@@ -114,8 +114,9 @@ class Projector:
             await asyncio.sleep(0)  # Readers get their turn between frames.
 
     def save(self) -> None:
-        """Write a snapshot of every machine; not after a failure."""
-        self._require_whole()
+        """Write a snapshot of every machine; nothing after a failure, when a machine may have folded half a frame."""
+        if self._failure is not None:
+            return
         for hosts in self._hosts.values():
             for host in hosts:
                 host.save()

@@ -100,9 +100,13 @@ async def test_a_damaged_segment_is_named_where_it_is_reached() -> None:
     key = [info.key async for info in store.list("segments/")][2]
     store.flip(key, 30)
     seen: list[int] = []
-    with pytest.raises(IntegrityError) as caught:
+
+    async def read() -> None:
         async for message in log.read(1):
             seen.append(message.sequence)
+
+    with pytest.raises(IntegrityError) as caught:
+        await read()
     assert caught.value.subject == key
     assert seen == list(range(1, 17))
 

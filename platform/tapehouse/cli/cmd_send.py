@@ -1,0 +1,128 @@
+"""`tapehouse send`: publish a command and wait for its outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+EXIT_NOT_ACCEPTED = 1
+
+
+def send(
+    type: str | None = None,
+    body: str | None = None,
+    /,
+    *,
+    tape: str = "main",
+    client: str | None = None,
+    number: int | None = None,
+    timeout: float = 10.0,
+    list_types: Annotated[bool, Parameter(name="--list", negative="")] = False,
+    nats: str | None = None,
+    json: bool = False,
+) -> int:
+    """Send a command to a desk and wait for its outcome; exit 1 where the desk did not accept it.
+
+    The body is checked before anything is sent. A command that is sent again with the same client and number has one
+    effect: it is answered with its first outcome.
+
+    Examples:
+
+        tapehouse send order.submit '{"instrument":"AMZN","side":"buy","price":"220.10","size":100}' --tape amzn
+
+        tapehouse send account.kill '{"account":"manual"}' --client ops --number 7
+
+        tapehouse send --list
+
+    Parameters
+    ----------
+    type
+        Such as `order.submit`; `--list` shows all.
+    body
+        Its fields as JSON; `-` reads them from standard input.
+    tape
+        Which desk: that of this tape.
+    client
+        Who sends it; a fresh name by default.
+    number
+        The how-manieth command of this client; the next one by default.
+    timeout
+        Seconds to wait for the outcome.
+    list_types
+        Show the types of commands and their fields, and send nothing.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    json
+        One line of JSON.
+    """
+    from tapehouse.cli.output import console, print_json, run_async
+    from tapehouse.client import AsyncClient, Outcome
+    from tapehouse.client.commands import make_command
+    from tapehouse.core.errors import UsageError
+
+    if list_types:
+        return _list(json=json)
+    if type is None or body is None:
+        raise UsageError("a command has a type and a body", hint="see tapehouse send --list")
+    if number is not None and client is None:
+        raise UsageError("--number says nothing without --client", hint="a number is one client's")
+    fields = _read_body(sys.stdin.read() if body == "-" else body)
+    make_command(type, fields, command_id="check", client=client or "", number=number or 0, time_ns=0)
+
+    async def run() -> Outcome:
+        async with await AsyncClient.open(nats, client=client) as desk:
+            return await desk.send(type, fields, tape=tape, timeout=timeout, number=number)
+
+    outcome = run_async(run())
+    if json:
+        print_json(dataclasses.asdict(outcome))
+    else:
+        first = f" (first {outcome.first})" if outcome.first else ""
+        order = f", order {outcome.order_id}" if outcome.order_id else ""
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        console.print(f"{outcome.outcome}{first}{order}{reason}, at ordinal {outcome.position}", highlight=False)
+    return 0 if outcome.accepted else EXIT_NOT_ACCEPTED
+
+
+def _read_body(text: str) -> dict[str, Any]:
+    from tapehouse.core.errors import DataError
+
+    try:
+        fields = json_module.loads(text)
+    except ValueError as error:
+        raise DataError(f"no JSON: {error}", subject="the body", hint="quote it for the shell: '{...}'") from None
+    if not isinstance(fields, dict):
+        raise DataError("no JSON object", subject="the body", hint='such as {"account":"manual"}')
+    return fields
+
+
+def _list(*, json: bool) -> int:
+    """Every type of command with its fields."""
+    from tapehouse.cli.output import print_json, print_table
+    from tapehouse.desk.commands import COMMANDS
+
+    schemas = {name: COMMANDS.model(name).model_json_schema() for name in COMMANDS.names()}
+    if json:
+        print_json(schemas)
+        return 0
+    for name, schema in schemas.items():
+        required = schema.get("required", [])
+        rows = [
+            (field, _kind(told), "required" if field in required else f"default {json_module.dumps(told['default'])}")
+            for field, told in schema["properties"].items()
+        ]
+        print_table(f"{name}: {schema.get('description', '')}", ("field", "what", ""), rows)
+    return 0
+
+
+def _kind(told: dict[str, Any]) -> str:
+    """A field's schema in a few words."""
+    if "enum" in told:
+        return " or ".join(json_module.dumps(value) for value in told["enum"])
+    kinds = [option["type"] for option in told.get("anyOf", [told])]
+    described = f", {told['description']}" if "description" in told else ""
+    return " or ".join(dict.fromkeys(kinds)) + described

@@ -1,0 +1,8 @@
+"""The Python client: `connect()` for notebooks and scripts, `AsyncClient` inside."""
+
+from tapehouse.client.async_client import AsyncClient, Platform
+from tapehouse.client.commands import Outcome
+from tapehouse.client.reading import Reading
+from tapehouse.client.sync_client import Client, connect
+
+__all__ = ["AsyncClient", "Client", "Outcome", "Platform", "Reading", "connect"]

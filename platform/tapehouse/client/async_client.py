@@ -1,0 +1,178 @@
+"""The client for programs with an event loop: commands, SQL, trades and projections of the desks on one broker."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import AsyncExitStack
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from tapehouse.bus import Bus
+from tapehouse.client.commands import Outcome, make_command, send_command
+from tapehouse.client.reading import Reading, read_folded, read_served
+from tapehouse.core import Clock, SystemClock, parse_time_ns
+from tapehouse.core.errors import MissingError
+from tapehouse.core.ids import check_name
+from tapehouse.log import Log, SnapshotStore
+from tapehouse.query import QuerySession, Table, read_trades
+
+TIMEOUT_S = 10.0
+Time = str | int | datetime
+
+
+class Platform(Protocol):
+    """Where a client finds logs; `app.bootstrap.Platform` is the real one."""
+
+    @property
+    def bus(self) -> Bus | None:
+        """The broker, to ask running hosts; None where there is none."""
+        ...
+
+    async def tape(self, name: str) -> Log:
+        """TAPE of that name; raises MissingError where there is none."""
+        ...
+
+    async def events(self, name: str) -> Log:
+        """EVENTS of that name."""
+        ...
+
+    async def commands(self, name: str) -> Log:
+        """CMDS of that name."""
+        ...
+
+    async def snapshots(self, name: str) -> SnapshotStore:
+        """The snapshots of that tape's machines."""
+        ...
+
+
+class AsyncClient:
+    """What a person or program does with a desk.
+
+    Args:
+        client: This client's name in the commands it sends; a fresh one by default, so that its numbers begin at 1.
+    """
+
+    def __init__(self, platform: Platform, *, client: str | None = None, clock: Clock | None = None) -> None:
+        self._platform = platform
+        self._stack = AsyncExitStack()
+        self._clock = clock or SystemClock()
+        self._named = client is not None
+        self.client = client or f"client-{uuid.uuid4().hex[:12]}"
+        self._number = 0
+
+    @classmethod
+    async def open(cls, nats: str | None = None, *, home: Path | None = None, client: str | None = None) -> AsyncClient:
+        """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says.
+
+        Raises:
+            BusUnavailableError: Nobody answers there.
+        """
+        from tapehouse.app.bootstrap import open_platform
+
+        async with AsyncExitStack() as stack:
+            platform = await stack.enter_async_context(open_platform(nats, home=home))
+            made = cls(platform, client=client)
+            made._stack = stack.pop_all()
+        return made
+
+    async def close(self) -> None:
+        """Leave the broker."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def send(
+        self,
+        type: str,
+        body: dict[str, Any],
+        *,
+        tape: str = "main",
+        timeout: float = TIMEOUT_S,
+        number: int | None = None,
+    ) -> Outcome:
+        """Send a command and wait for its outcome.
+
+        Args:
+            type: Such as `order.submit`.
+            number: The how-manieth command of this client; the next one by default. A number sent again has one
+                effect, and is answered with the first outcome.
+
+        Raises:
+            DataError: The type is unknown, or a field of the body is wrong; it is named.
+            BusUnavailableError: No outcome within `timeout` seconds.
+        """
+        check_name(tape, "tape")
+        envelope = make_command(
+            type,
+            body,
+            command_id=str(uuid.uuid4()),
+            client=self.client,
+            number=self._next_number() if number is None else number,
+            time_ns=self._clock.time_ns(),
+        )
+        commands, events = await self._platform.commands(tape), await self._platform.events(tape)
+        return await send_command(commands, events, envelope, tape=tape, timeout=timeout)
+
+    async def sql(self, query: str, *, tape: str = "main", as_of: Time | None = None) -> Table:
+        """Answer a query over the tape's tables; see `SELECT * FROM tables`.
+
+        Args:
+            as_of: ISO 8601 with a zone, integer ns or an aware datetime: what was there at that engine time.
+
+        Raises:
+            UsageError, DataError: The query is wrong, or failed; DuckDB's line says why.
+        """
+        moment = None if as_of is None else parse_time_ns(as_of)
+        log = await self._platform.tape(tape)
+        try:
+            events = await self._platform.events(tape)
+        except MissingError:
+            events = None  # A tape that was recorded without a desk; a query of decisions will say so.
+        with QuerySession(tape=log, events=events, as_of=moment) as session:
+            return await session.sql(query)
+
+    async def trades(
+        self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None, tape: str = "main"
+    ) -> Table:
+        """Trades from `start` on and before `end`, in the tape's order; of one symbol, or of all.
+
+        Raises:
+            MissingError: The tape defines no such symbol.
+        """
+        times = {name: None if time is None else parse_time_ns(time) for name, time in (("start", start), ("end", end))}
+        return await read_trades(await self._platform.tape(tape), symbol, **times)
+
+    async def kv(self, key: str, *, tape: str = "main") -> Any:
+        """A projection's value under a key such as `positions/strategy/AAPL`; below a prefix that ends with `/`, all.
+
+        Raises:
+            MissingError: There is no such key; the nearest are offered.
+        """
+        return (await self.read(key, tape=tape)).value
+
+    async def read(self, key: str, *, tape: str = "main") -> Reading:
+        """As `kv`, and whether a running host answered."""
+        if self._platform.bus is not None:
+            served = await read_served(self._platform.bus, tape, key)
+            if served is not None:
+                return served
+        return await read_folded(
+            await self._platform.tape(tape),
+            await self._platform.events(tape),
+            await self._platform.snapshots(tape),
+            key,
+        )
+
+    def _next_number(self) -> int:
+        # A name that others have used before goes on above their numbers, by the clock; a fresh one counts.
+        floor = self._clock.time_ns() if self._named else 0
+        self._number = max(self._number + 1, floor)
+        return self._number

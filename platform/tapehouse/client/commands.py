@@ -1,0 +1,123 @@
+"""Sending one command and waiting for what became of it.
+
+A command is durable when CMDS acknowledges it, and decided when EVENTS holds its outcome. It carries (client, number),
+so that a resend after an append without acknowledgement has one effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from tapehouse.core.errors import AmbiguousAppendError, BusUnavailableError, DataError
+from tapehouse.desk.commands import COMMANDS, EVENTS, CommandOutcome
+from tapehouse.log import Envelope, Log, decode_frame, validate
+from tapehouse.market import PAYLOAD_BYTES_MAX, Kind, records_of, unpack_payload
+
+SEND_ATTEMPTS_MAX = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a command.
+
+    Args:
+        outcome: `accepted`, `rejected`, `repeated` (its number was seen before), or `expired` (too old to know).
+        reason: Why it was rejected.
+        order_id: Of the order concerned, 0 where there is none.
+        position: The tape's ordinal at which it was decided.
+        first: Of a repeated command: its first outcome.
+        command_id: The envelope's id.
+        sequence: The command's sequence in CMDS.
+    """
+
+    outcome: str
+    reason: str = ""
+    order_id: int = 0
+    position: int = 0
+    first: str = ""
+    command_id: str = ""
+    sequence: int = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the desk took it, now or when its number was seen first."""
+        return "accepted" in (self.outcome, self.first)
+
+
+def make_command(
+    kind: str, body: dict[str, Any], *, command_id: str, client: str, number: int, time_ns: int
+) -> Envelope:
+    """A checked command of the newest version.
+
+    Raises:
+        DataError: An unknown type, a field that is missing, unknown or wrong (it is named), or too much of it.
+    """
+    command = validate(COMMANDS.model(kind), body, subject=kind)
+    envelope = validate(
+        Envelope,
+        {
+            "id": command_id,
+            "type": kind,
+            "version": COMMANDS.version(kind),
+            "client": client,
+            "number": number,
+            "correlation": command_id,
+            "time": time_ns,
+            "body": command.model_dump(mode="json"),
+        },
+        subject=kind,
+    )
+    size = len(envelope.encode())
+    if size > PAYLOAD_BYTES_MAX:
+        raise DataError(f"a command of {size} bytes", subject=kind, hint=f"{PAYLOAD_BYTES_MAX} bytes is the most")
+    return envelope
+
+
+async def send_command(commands: Log, events: Log, envelope: Envelope, *, tape: str, timeout: float) -> Outcome:
+    """Publish a command and return its outcome.
+
+    Raises:
+        BusUnavailableError: No outcome came in time. The command may be decided later; the same (client, number) can
+            be sent again and has one effect.
+    """
+    heard = (await events.extent()).last
+    sequence = 0
+    try:
+        async with asyncio.timeout(timeout):
+            sequence = await _append(commands, envelope, tape)
+            return await _outcome(events, heard + 1, envelope, sequence)
+    except TimeoutError:
+        raise BusUnavailableError(
+            f"no outcome within {timeout:g} s",
+            subject=envelope.type,
+            position=f"{commands.name} sequence {sequence}" if sequence else commands.name,
+            hint=f"the command is stored: is a host running? tapehouse host --tape {tape}"
+            if sequence
+            else "was it stored? send the same client and number again: it has one effect",
+        ) from None
+
+
+async def _append(commands: Log, envelope: Envelope, tape: str) -> int:
+    subject = f"cmd.v1.{tape}.{envelope.type}"
+    for _ in range(SEND_ATTEMPTS_MAX - 1):
+        try:
+            return await commands.append(envelope.encode(), expected_last=None, subject=subject)
+        except AmbiguousAppendError:
+            continue  # Twice in CMDS is once for the desk: the number is the same.
+    return await commands.append(envelope.encode(), expected_last=None, subject=subject)
+
+
+async def _outcome(events: Log, first: int, envelope: Envelope, sequence: int) -> Outcome:
+    asked = envelope.id.encode()
+    async for message in events.read(first, follow=True):
+        _, cells = decode_frame(message.payload)
+        for _, record in records_of(cells, Kind.EVENT):
+            payload = unpack_payload(record)
+            if asked not in payload:
+                continue
+            event, body = EVENTS.decode(payload)
+            if isinstance(body, CommandOutcome) and event.causation == envelope.id:
+                return Outcome(**body.model_dump(), command_id=envelope.id, sequence=sequence)
+    raise BusUnavailableError("the log of events ended", subject=events.name)

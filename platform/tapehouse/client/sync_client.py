@@ -1,0 +1,129 @@
+"""The client for notebooks and scripts: plain calls, answered by an `AsyncClient` on a thread of its own.
+
+from tapehouse.client import connect
+
+with connect() as desk:
+    desk.send("order.submit", {"instrument": "AAPL", "side": "buy", "price": "185", "size": 100})
+    desk.trades("AAPL", start="2026-01-05T14:30:00Z")
+    desk.kv("positions/manual/AAPL")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tapehouse.client.async_client import TIMEOUT_S, AsyncClient, Time
+from tapehouse.client.commands import Outcome
+from tapehouse.core.errors import UsageError
+from tapehouse.query import Table
+
+CLOSE_TIMEOUT_S = 10.0
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop that runs on a daemon thread until it is stopped."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tapehouse-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run to its end; an interrupt cancels it."""
+        if self._loop.is_closed():
+            coroutine.close()
+            raise UsageError("this client is closed", hint="connect() again")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and the thread."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+class Client:
+    """See `AsyncClient`, whose methods these are; made by `connect`."""
+
+    def __init__(self, loop: _LoopThread, client: AsyncClient) -> None:
+        self._loop = loop
+        self._client = client
+
+    @property
+    def client(self) -> str:
+        """This client's name in the commands that it sends."""
+        return self._client.client
+
+    def send(
+        self,
+        type: str,
+        body: dict[str, Any],
+        *,
+        tape: str = "main",
+        timeout: float = TIMEOUT_S,
+        number: int | None = None,
+    ) -> Outcome:
+        """Send a command and wait for its outcome; see `AsyncClient.send`."""
+        return self._loop.run(self._client.send(type, body, tape=tape, timeout=timeout, number=number))
+
+    def sql(self, query: str, *, tape: str = "main", as_of: Time | None = None) -> Table:
+        """Answer a query over the tape's tables; see `AsyncClient.sql`."""
+        return self._loop.run(self._client.sql(query, tape=tape, as_of=as_of))
+
+    def trades(
+        self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None, tape: str = "main"
+    ) -> Table:
+        """Trades from `start` on and before `end`; see `AsyncClient.trades`."""
+        return self._loop.run(self._client.trades(symbol, start=start, end=end, tape=tape))
+
+    def kv(self, key: str, *, tape: str = "main") -> Any:
+        """A projection's value, or all below a prefix that ends with `/`; see `AsyncClient.kv`."""
+        return self._loop.run(self._client.kv(key, tape=tape))
+
+    def close(self) -> None:
+        """Leave the broker; closing twice is fine."""
+        try:
+            self._loop.run(self._client.close())
+        except UsageError:
+            return  # It is closed already.
+        finally:
+            self._loop.stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(nats: str | None = None, *, home: Path | None = None, client: str | None = None) -> Client:
+    """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says.
+
+    Args:
+        client: A name for the commands it sends; a fresh one by default.
+
+    Raises:
+        BusUnavailableError: Nobody answers there.
+    """
+    loop = _LoopThread()
+    try:
+        return Client(loop, loop.run(AsyncClient.open(nats, home=home, client=client)))
+    except BaseException:
+        loop.stop()
+        raise
