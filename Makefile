@@ -13,7 +13,7 @@ ARGS ?=
 LOCK := $(UV) pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --quiet --extra demo
 
-.PHONY: help base dev demo test check integration-test test-chaos benchmark load-test format lock clean
+.PHONY: help base dev tools demo test check integration-test test-chaos benchmark load-test format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -27,7 +27,10 @@ dev:
 demo: base ## The whole loop on a generated market day; ends with the proof (ARGS="--lobster ZIP" for other data)
 	@$(TAPEHOUSE) demo $(ARGS)
 
-test: dev ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
+tools: dev ## MinIO, which no package brings: built from source, once per machine (minutes)
+	@$(PYTHON) tests/support/minio.py >/dev/null
+
+test: tools ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
 	@$(PYTEST) -m "not chaos and not bench and not load" $(ARGS)
 
 check: dev ## Lint, format, types, and the imports between rooms
@@ -36,10 +39,10 @@ check: dev ## Lint, format, types, and the imports between rooms
 	@.venv/bin/mypy
 	@$(PYTEST) -q tests/arch
 
-integration-test: dev ## Only the tests against real servers
+integration-test: tools ## Only the tests against real servers
 	@$(PYTEST) tests/integration -m "not chaos and not bench and not load" $(ARGS)
 
-test-chaos: dev ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
+test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
 	@$(PYTEST) -m chaos --timeout=1800 $(ARGS)
 
 benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one)

@@ -10,6 +10,7 @@ from typing import Any
 import databento_dbn
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED, DecodeError
 from tapehouse.feeds import DbnFeed, check_dbn
 from tapehouse.feeds.dbn import SCHEMAS
@@ -199,7 +200,12 @@ def test_undefined_prices_and_times_of_option_quotes(market_data: Path) -> None:
 def test_definitions_become_instruments(market_data: Path) -> None:
     feed = DbnFeed(market_data / "databento/python_tests/GLBX.MDP3/test_data.definition.dbn.zst")
     (future,) = feed.instruments
-    assert (future.symbol, future.asset_class, future.tick_size, future.multiplier) == ("ESH1", "future", 250_000_000, 50)
+    assert (future.symbol, future.asset_class, future.tick_size, future.multiplier) == (
+        "ESH1",
+        "future",
+        250_000_000,
+        50,
+    )
     assert future.expiry_ns == 1_616_160_600_000_000_000
     assert list(feed.batches()) == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tapehouse.core import parse_time_ns
 from tapehouse.feeds import LobsterFeed, check_lobster
 from tapehouse.market import Action, Cells, Flag, Kind, Side

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DecodeError
 from tapehouse.feeds.csv_rows import CsvRows, paired
 
@@ -72,17 +73,20 @@ def test_times_are_exact_to_the_nanosecond(times: list[str]) -> None:
 @given(
     rows=st.integers(1, 20),
     place=st.integers(0, 10**6),
-    letter=st.sampled_from(list(b"x-+ .,\n\t\x00e\"")),
+    letter=st.sampled_from(list(b'x-+ .,\n\t\x00e"')),
 )
 def test_a_foreign_letter_is_refused_or_leaves_a_table(rows: int, place: int, letter: int) -> None:
     """Put one byte anywhere: either the right line is refused, or what is left is a table that Python reads alike."""
     data = bytearray(b"".join(b"%d,22,-333\n" % (10 + row) for row in range(rows)))
     data[place % len(data)] = letter
     line = data[: place % len(data)].count(b"\n") + 1
+    refused = ""
     try:
         got = read_all(CsvRows(io.BytesIO(bytes(data)), "file", columns=3, times=False))
     except DecodeError as error:
-        assert error.position in (f"line {line}", f"line {line + 1}")
+        refused = error.position
+    if refused:
+        assert refused in (f"line {line}", f"line {line + 1}")
         return
     assert got == [[int(field) for field in text.split(",")] for text in data.decode().splitlines()]
 
@@ -92,15 +96,15 @@ def test_a_foreign_letter_is_refused_or_leaves_a_table(rows: int, place: int, le
 def test_files_that_go_together_line_by_line(first: int, second: int) -> None:
     readers = [CsvRows(io.BytesIO(b"7\n" * n), f"{n}.csv", columns=1, times=False) for n in (first, second)]
     seen = 0
+    blamed = None
     try:
         for left, right in paired(*readers):
             assert len(left) == len(right)
             seen += len(left)
-        assert first == second
     except DecodeError as error:
-        assert first != second
-        assert error.subject == f"{min(first, second)}.csv"
+        blamed = error.subject
     assert seen == min(first, second)
+    assert blamed == (None if first == second else f"{min(first, second)}.csv")
 
 
 def test_nothing_is_lost_over_many_chunks() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book import define, levels, make_books
 from tapehouse.book.kernels import apply
 from tapehouse.core import UNDEFINED
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dbn")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(days=books_strategy, batch_cells=st.sampled_from([1, 10, 65_536]))
 def test_books_of_ten_levels(folder: Path, days: list[tuple[int, str, dict, dict]], batch_cells: int) -> None:  # type: ignore[type-arg]
     path = folder / "books.dbn"
@@ -79,7 +80,7 @@ def test_books_of_ten_levels(folder: Path, days: list[tuple[int, str, dict, dict
         for at in range(len(cells)):
             apply(books, slots[int(cells["instrument"][at])], array, at)
             if cells["flags"][at] & Flag.LAST:
-                number, action, bids, asks = days[shown]
+                number, _, bids, asks = days[shown]
                 slot = slots[feed.own_ids[number]]
                 assert int(cells["sequence"][at]) == shown
                 assert [pair[:2] for pair in levels(books, slot, 0)] == sorted(bids.items(), reverse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book import ASK, BID, apply_cells, best_price, define, make_books
 from tapehouse.feeds import GeneratedDay
 from tapehouse.feeds.random_integers import below, geometric, new_random, next_word

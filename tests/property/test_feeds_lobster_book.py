@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book import apply, define, levels, make_books
 from tapehouse.feeds import LobsterFeed, check_lobster
 from tapehouse.market import Flag, words
@@ -68,8 +69,8 @@ class Exchange:
     def add(self, direction: int) -> None:
         opposite = self.shown(-direction)
         anchor = opposite[0] if opposite else 100_000 + direction * -TICK
-        price = anchor - direction * TICK * self.random.randint(1, 2 * self.view + 2)
-        size = self.random.randint(1, 9) * 10
+        price = anchor - direction * TICK * self.random.randint(1, self.view + 3)
+        size = self.random.choice([10, 20])  # few sizes, so that what changes unseen often looks the same
         self.sides[direction].setdefault(price, []).append([self.next_id, size])
         self.next_id += 1
         if price in self.shown(direction):
@@ -80,7 +81,7 @@ class Exchange:
         price = self.shown(direction)[0] if kind == 4 else self.random.choice(sorted(side))
         visible = price in self.shown(direction)
         order = side[price][0] if kind == 4 else self.random.choice(side[price])
-        size = order[1] if kind == 3 or order[1] == 1 else self.random.randint(1, order[1] - (kind == 2))
+        size = order[1] if kind == 3 else self.random.choice([10, order[1]])
         order[1] -= size
         if order[1] == 0:
             side[price].remove(order)
@@ -105,14 +106,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 2**32), view=st.integers(1, 4), warm_up=st.integers(0, 60), batch=st.sampled_from([1, 65_536]))
+@given(
+    seed=st.integers(0, 2**32), view=st.integers(1, 4), warm_up=st.integers(0, 60), batch=st.sampled_from([1, 65_536])
+)
 def test_a_consumer_shows_every_row(folder: Path, seed: int, view: int, warm_up: int, batch: int) -> None:
     exchange = Exchange(seed, view)
     for _ in range(warm_up):
         exchange.step()
     exchange.messages.clear()  # what happened before the file begins
     exchange.rows.clear()
-    while len(exchange.rows) < 120:
+    while len(exchange.rows) < 200:
         exchange.step()
     paths = exchange.save(folder)
 

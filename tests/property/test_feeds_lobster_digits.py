@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DecodeError
 from tapehouse.feeds import check_lobster
 

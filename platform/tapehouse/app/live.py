@@ -16,7 +16,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
-from tapehouse.engine import ClockSource, Digests, Engine, GatedEngine, Sequencer, Strategy, listen, read_tape
+from tapehouse.engine import ClockSource, Digests, Engine, GatedEngine, Sequencer, Strategy, catch_up, listen, read_tape
 from tapehouse.engine import record as record_feed
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS
 from tapehouse.feeds.port import Feed
@@ -118,8 +118,10 @@ async def record(
     await sequencer.begin(feed=feed.name)
     engine = Engine(strategy, guard=guard) if strategy is not None else None
     tasks: list[asyncio.Task[None]] = []
+    table = sequencer.define(feed.instruments)
     if logs.commands is not None:
-        tasks.append(asyncio.create_task(listen(sequencer, logs.commands)))
+        after = await catch_up(sequencer, logs.commands)
+        tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
     follower: asyncio.Task[None] | None = None
     gated: GatedEngine | None = None
     if engine is not None:
@@ -129,7 +131,7 @@ async def record(
         tasks.append(follower)
     try:
         pump = asyncio.create_task(
-            record_feed(sequencer, _chain(first, batches), feed.instruments, skip=skip, on_progress=on_progress)
+            record_feed(sequencer, _chain(first, batches), table, skip=skip, on_progress=on_progress)
         )
         await first_failure(pump, tasks)
         recorded = clock.monotonic_ns()
@@ -171,7 +173,8 @@ async def serve(
     await gated.open()
     tasks = [asyncio.create_task(gated.run(follow=True))]
     if logs.commands is not None:
-        tasks.append(asyncio.create_task(listen(sequencer, logs.commands)))
+        after = await catch_up(sequencer, logs.commands)
+        tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
     if on_ready:
         on_ready()
     try:

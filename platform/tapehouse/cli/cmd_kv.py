@@ -31,6 +31,9 @@ def get(key: str, /, *, tape: str = "main", nats: str | None = None, json: bool 
     """
     from tapehouse.cli.output import console, diagnostics, print_json, print_table, run_async
     from tapehouse.client import AsyncClient
+    from tapehouse.client.reading import check_key
+
+    check_key(key)
 
     async def read() -> Any:
         async with await AsyncClient.open(nats) as client:

@@ -102,7 +102,7 @@ def _read_body(text: str) -> dict[str, Any]:
 
 def _list(*, json: bool) -> int:
     """Every type of command with its fields."""
-    from tapehouse.cli.output import print_json, print_table
+    from tapehouse.cli.output import console, print_json, print_table
     from tapehouse.desk.commands import COMMANDS
 
     schemas = {name: COMMANDS.model(name).model_json_schema() for name in COMMANDS.names()}
@@ -115,7 +115,8 @@ def _list(*, json: bool) -> int:
             (field, _kind(told), "required" if field in required else f"default {json_module.dumps(told['default'])}")
             for field, told in schema["properties"].items()
         ]
-        print_table(f"{name}: {schema.get('description', '')}", ("field", "what", ""), rows)
+        console.print(f"\n{name}: {schema.get('description', '')}", highlight=False)
+        print_table("", ("field", "what", ""), rows)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from tapehouse.engine.gated import GatedEngine
 from tapehouse.engine.machine import Digests, Engine
-from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, listen, read_tape, record
+from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, catch_up, listen, read_tape, record
 from tapehouse.engine.strategy import (
     CancelSide,
     CompiledStrategy,
@@ -28,6 +28,7 @@ __all__ = [
     "Submit",
     "TapeState",
     "View",
+    "catch_up",
     "listen",
     "read_tape",
     "record",

@@ -30,6 +30,7 @@ from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
 if TYPE_CHECKING:
     from tapehouse.engine.machine import Engine
 
+STRATEGY_ACCOUNT = "strategy"  # the name of account 0
 _TIME_IN_FORCE = {"gtc": GTC, "ioc": IOC, "post_only": POST_ONLY}
 
 
@@ -39,7 +40,7 @@ class CommandDesk:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._clients = Clients()
-        self._accounts: dict[str, int] = {engine.strategy.name: 0}
+        self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
 
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""

@@ -18,7 +18,7 @@ import numpy as np
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import DataError
 from tapehouse.core.metrics import Metrics
-from tapehouse.log import FrameWriter, Log, Message, Progress, decode_frame, open_frame
+from tapehouse.log import FrameWriter, Log, Message, Progress, open_frame
 from tapehouse.market import (
     PAYLOAD_BYTES_MAX,
     Cells,
@@ -244,16 +244,27 @@ class Sequencer:
         return self._writer
 
 
-async def listen(sequencer: Sequencer, commands: Log) -> None:
-    """Hand every message of CMDS to the sequencer, from where the tape has consumed it on; runs until cancelled."""
-    async for message in commands.read(sequencer.state.commands_through + 1, follow=True):
+async def catch_up(sequencer: Sequencer, commands: Log) -> int:
+    """Put what waits in CMDS on the tape; returns the last sequence that was looked at."""
+    extent = await commands.extent()
+    first = max(extent.first, sequencer.state.commands_through + 1)
+    async for message in commands.read(first, through=extent.last):
+        await sequencer.offer_command(message)
+        sequencer.admit_commands()
+    await sequencer.flush()
+    return max(extent.last, sequencer.state.commands_through)
+
+
+async def listen(sequencer: Sequencer, commands: Log, *, after: int) -> None:
+    """Hand every message of CMDS that follows sequence `after` to the sequencer; runs until cancelled."""
+    async for message in commands.read(after + 1, follow=True):
         await sequencer.offer_command(message)
 
 
 async def record(
     sequencer: Sequencer,
     batches: AsyncIterator[Cells],
-    instruments: tuple[Instrument, ...],
+    table: np.ndarray,
     *,
     skip: int = 0,
     on_progress: Callable[[int], None] | None = None,
@@ -261,10 +272,10 @@ async def record(
     """Put a whole feed on the tape.
 
     Args:
+        table: What `Sequencer.define` returned for the feed's instruments.
         skip: Cells of the feed that the tape already holds, from an earlier run that was stopped.
         on_progress: Called with the number of cells taken from the feed.
     """
-    table = sequencer.define(instruments)
     taken = 0
     async for cells in batches:
         taken += len(cells)
@@ -278,4 +289,4 @@ async def record(
     await sequencer.flush()
 
 
-__all__ = ["ClockSource", "Sequencer", "TapeState", "decode_frame", "listen", "read_tape", "record"]
+__all__ = ["ClockSource", "Sequencer", "TapeState", "catch_up", "listen", "read_tape", "record"]

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.kernel import Array, Int, kernel
 

@@ -1,8 +1,8 @@
 """Databento's DBN files, versions 1 to 3, plain or zstd, decoded to cells a run of equal records at a time.
 
 Market by order, trades, quotes of every kind, ten-level books and status become cells; definitions become instruments.
-Records of other types inside a mixed file (bars, statistics, heartbeats) are counted in `skipped`; a file that holds
-nothing else is refused. Two things are put right, and counted: receive times that go backwards are held at the latest
+Records of other types inside a mixed file (bars, statistics, heartbeats) are counted in `skipped`; a file whose schema
+has no cells is refused. Two things are put right, and counted: receive times that go backwards are held at the latest
 one, and a snapshot that does not begin with a clear is given one, so that a second day does not double the book.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import databento_dbn
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.core.ids import slug
 from tapehouse.core.units import UNDEFINED

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import databento_dbn
+
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.units import UNDEFINED, from_fixed
 from tapehouse.feeds.dbn_records import QUOTES, RECORD_BYTES

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import databento_dbn
 import numpy as np
+
 from tapehouse.core.errors import DecodeError, MissingError
 from tapehouse.core.units import NS_PER_SECOND, UNDEFINED
 from tapehouse.feeds.dbn_records import DEFINITION, QUOTES, RECORD_BYTES, STATUS, SYMBOL_MAPPING, Bytes, read_records

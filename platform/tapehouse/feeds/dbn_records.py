@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds.packing import COUNT_SHIFT, HEAD, PRICE, SIZE, TAIL

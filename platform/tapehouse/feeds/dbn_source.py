@@ -14,6 +14,7 @@ from typing import IO, Any
 import databento_dbn
 import numpy as np
 import zstandard
+
 from tapehouse.core.errors import DecodeError, MissingError
 from tapehouse.feeds.dbn_records import HEADER_BYTES, RECORD_BYTES, SEND_TIME_BYTES, Bytes
 

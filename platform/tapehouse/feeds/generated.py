@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import UsageError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.feeds import generated_flow

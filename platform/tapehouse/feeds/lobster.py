@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.ids import slug
 from tapehouse.feeds import lobster_book as book_kernels

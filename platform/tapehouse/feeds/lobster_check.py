@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.feeds.csv_rows import paired
 from tapehouse.feeds.lobster_source import LobsterSource

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+
 from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.feeds import option_quotes

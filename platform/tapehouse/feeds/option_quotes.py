@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core import detmath
 from tapehouse.core.kernel import Array, Float, Int, State, kernel
 from tapehouse.core.units import UNDEFINED

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.kernel import Int, State, kernel
 
 WINDOW_TICKS = 4096

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.kernel import Array, Int, kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

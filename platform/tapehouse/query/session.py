@@ -125,6 +125,11 @@ class QuerySession:
             raise UsageError(f"no table {name!r}", hint=f"there are {', '.join(TABLES)}")
         return await self.sql(f"SELECT * FROM {name}")
 
+    @property
+    def built(self) -> frozenset[str]:
+        """The tables that are there by now."""
+        return frozenset(self._built)
+
     async def build(self, names: set[str]) -> None:
         """Build these tables, those of one log in one pass over it, as far as they are not there yet."""
         for source, log in self._logs.items():

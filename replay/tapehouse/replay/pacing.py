@@ -12,7 +12,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import UsageError
 
 SPEED_MAX = 1_000_000.0
-SPIN_NS = 300_000  # the last stretch before a due time is waited for in a loop: sleep alone is too coarse
+SPIN_NS = 1_200_000  # the last stretch before a due time is spun through: event loops wake to the millisecond
 LATENESS_SAMPLES_MAX = 1_000_000
 
 

@@ -12,6 +12,7 @@ import databento_dbn
 import numpy as np
 import pytest
 import zstandard
+
 from tapehouse.core import UNDEFINED, DecodeError, MissingError, UsageError
 from tapehouse.feeds import DbnFeed, check_dbn
 from tapehouse.market import Action, Cells, Flag, Kind, Side
@@ -71,7 +72,9 @@ def mbo(
     tail: bytes = b"",
 ) -> bytes:
     received = START + at if ts_recv is None else ts_recv
-    body = struct.pack("<QqIBBccQiI", order, price, size, flags, 0, action.encode(), side.encode(), received, 5, sequence)
+    body = struct.pack(
+        "<QqIBBccQiI", order, price, size, flags, 0, action.encode(), side.encode(), received, 5, sequence
+    )
     return header(160, 56 + len(tail), instrument, START + at) + body + tail
 
 
@@ -104,7 +107,9 @@ def read(path: Path, **options: int) -> Cells:
 
 
 def test_fields_of_an_order(save: Save) -> None:
-    (cell,) = read(save(metadata("mbo", {"AA": [7]}), mbo("M", order=2**64 - 1, price=-5, size=9, side="A", sequence=3)))
+    (cell,) = read(
+        save(metadata("mbo", {"AA": [7]}), mbo("M", order=2**64 - 1, price=-5, size=9, side="A", sequence=3))
+    )
     assert (cell["kind"], cell["action"], cell["side"]) == (Kind.MBO, Action.MODIFY, Side.ASK)
     assert (cell["order_id"], cell["price"], cell["size"]) == (2**64 - 1, -5, 9)
     assert (cell["ts_event"], cell["ts_recv"], cell["sequence"]) == (START, START, 3)
@@ -190,7 +195,9 @@ def test_the_tick_is_seen_in_the_prices(save: Save, prices: list[int], tick: int
 
 
 def test_a_quote_with_a_trade(save: Save) -> None:
-    cells = read(save(metadata("mbp-1", {"AA": [7]}), mbp(1, [(99, 101, 5, 6)], "T", price=101), mbp(1, [(99, 102, 5, 7)])))
+    cells = read(
+        save(metadata("mbp-1", {"AA": [7]}), mbp(1, [(99, 101, 5, 6)], "T", price=101), mbp(1, [(99, 102, 5, 7)]))
+    )
     assert cells["kind"].tolist() == [Kind.QUOTE, Kind.QUOTE, Kind.TRADE, Kind.QUOTE, Kind.QUOTE]
     assert cells["cells"].tolist() == [2, 0, 1, 2, 0]
     assert cells["price"].tolist() == [99, 101, 101, 99, 102]

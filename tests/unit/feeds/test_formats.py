@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tapehouse import feeds
 from tapehouse.core import MissingError, UsageError
 from tapehouse.feeds import FORMATS, open_feed

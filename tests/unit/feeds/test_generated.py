@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from blake3 import blake3
+
 from tapehouse.core import UNDEFINED, UsageError, parse_time_ns
 from tapehouse.feeds import GeneratedDay
 from tapehouse.feeds.order_pool import ORDERS_MAX
@@ -68,7 +69,9 @@ def test_time_grows_from_event_to_event(cells: Cells) -> None:
 
 def test_every_order_lives_before_it_is_touched_and_no_book_crosses_after_the_open(cells: Cells) -> None:
     orders: dict[int, list[int]] = {}
-    books: dict[tuple[int, int], Counter[int]] = {(n, side): Counter() for n in (1, 2, 3) for side in (Side.BID, Side.ASK)}
+    books: dict[tuple[int, int], Counter[int]] = {
+        (n, side): Counter() for n in (1, 2, 3) for side in (Side.BID, Side.ASK)
+    }
     open_now: set[int] = set()
     columns = ("instrument", "kind", "action", "side", "order_id", "price", "size", "flags", "count")
     for number, kind, action, side, order_id, price, size, flags, count in zip(
@@ -120,7 +123,7 @@ def test_the_day_has_its_phases(cells: Cells) -> None:
     assert (auction["side"] == Side.NONE).all()
     after = cells[cells["ts_recv"] > opening]
     mix = Counter(after["action"].tolist())
-    assert all(mix[action] > len(after) // 50 for action in "ACMTF".encode())
+    assert all(mix[action] > len(after) // 50 for action in b"ACMTF")
     hours = (after["ts_recv"] - parse_time_ns("2026-01-05T13:30:00Z")) // (300 * 10**9)
     per_five_minutes = Counter(hours.tolist())
     assert per_five_minutes[36] > 10 * per_five_minutes[20]  # the burst at 16:30

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED, DecodeError, MissingError, UsageError, parse_time_ns
 from tapehouse.feeds import LobsterFeed
 from tapehouse.feeds.csv_rows import ROWS_PER_BLOCK
@@ -210,9 +211,7 @@ def test_name_instrument_and_winter_time(write: Write) -> None:
         ("2,1,1,12345678901234567890,1000000,1", "1000200,5,1000000,10", "too many digits"),
     ],
 )
-def test_a_bad_line_is_named_and_what_came_before_stands(
-    write: Write, message: str, row: str, complaint: str
-) -> None:
+def test_a_bad_line_is_named_and_what_came_before_stands(write: Write, message: str, row: str, complaint: str) -> None:
     good = ["1,1,7,5,1000200,-1"]
     feed = LobsterFeed(write([*good, message], ["1000200,5,1000000,10", row]))
     got: list[Cells] = []
@@ -236,11 +235,10 @@ def test_one_file_shorter_than_the_other(write: Write) -> None:
     n = ROWS_PER_BLOCK + 3
     messages = [f"{at},5,0,1,1000100,1" for at in range(n)]
     paths = write(messages, ["1000200,5,1000000,10"] * (n - 2))
-    rows = 0
+    got: list[Cells] = []
     with pytest.raises(DecodeError, match="goes on") as caught:
-        for cells in LobsterFeed(paths).batches():
-            rows = int(cells["sequence"][-1])
-    assert rows == n - 2
+        got.extend(LobsterFeed(paths).batches())
+    assert got[-1]["sequence"][-1] == n - 2
     assert caught.value.position == f"line {n - 1}"
     assert caught.value.subject.endswith("orderbook_1.csv")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tapehouse.core import DecodeError
 from tapehouse.feeds import check_lobster
 
@@ -91,7 +92,12 @@ def test_a_side_that_is_shown_whole_reveals_nothing(tmp_path: Path) -> None:
 def test_a_book_may_cross_only_while_halted(tmp_path: Path) -> None:
     crossed = "1000200,20,1000200,10,1000300,5,999900,8"
     messages = [MESSAGES[0], "2,7,0,0,-1,-1", "3,1,5,10,1000200,1", "4,7,0,0,1,-1"]
-    book = [BOOK[0], BOOK[0], "1000200,20,1000200,10,1000300,5,1000000,10", "1000200,20,1000200,10,1000300,5,1000000,10"]
+    book = [
+        BOOK[0],
+        BOOK[0],
+        "1000200,20,1000200,10,1000300,5,1000000,10",
+        "1000200,20,1000200,10,1000300,5,1000000,10",
+    ]
     check = check_lobster(save(tmp_path, messages, book))
     assert check.mismatches == 1
     assert check.first_mismatch == "line 4: the best bid is not below the best ask"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED, UsageError, format_time_ns
 from tapehouse.feeds import GeneratedDay, SeededChain
 from tapehouse.feeds.option_chain import RECORDS_PER_QUOTE

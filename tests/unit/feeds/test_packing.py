@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tapehouse.feeds import packing
 from tapehouse.market import CELL, from_words
 
