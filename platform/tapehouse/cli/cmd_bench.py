@@ -56,7 +56,10 @@ def bench(
         if diagnostics.is_terminal and not json:
             diagnostics.print(f"  {step} …", highlight=False)
 
-    rows = run_async(TapeBench(feed, repeat=repeat, nodes=nodes, on_step=tell).run())
+    files = [*(lobster or []), *([dbn] if dbn else [])]
+    source_bytes = sum(path.stat().st_size for path in files)
+    bench_run = TapeBench(feed, repeat=repeat, nodes=nodes, on_step=tell, source_bytes=source_bytes)
+    rows = run_async(bench_run.run())
     if json:
         print_json({"machine": describe(), "feed": feed.name, "rows": [dataclasses.asdict(row) for row in rows]})
         return 0
