@@ -49,7 +49,7 @@ benchmark: dev ## The table of measurements, with this machine described (ARGS=N
 	@$(TAPEHOUSE) bench $(ARGS)
 
 load-test: dev ## Many clients for minutes against a cluster of three
-	@$(PYTEST) tests/bench -m load --timeout=1800 $(ARGS)
+	@$(PYTEST) tests/bench -m load -s --timeout=1800 $(ARGS)
 
 format: dev ## Rewrite the sources in the project's format
 	@.venv/bin/ruff check --fix .
