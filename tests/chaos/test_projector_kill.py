@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tapehouse.app.projector import Projector
 
+from tapehouse.app.projector import Projector
 from tests.conftest import PROJECT
 from tests.support.desk_day import shared_day
 from tests.support.projector_victim import NEVER, RECORDS

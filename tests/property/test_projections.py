@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book.projection import PricesProjection
 from tapehouse.desk.projection import OrdersProjection, PositionsProjection
 from tapehouse.log import FrameHeader, Machine
 from tapehouse.market import Cells
-
 from tests.support.desk_day import LOG_ID, shared_day
 
 MAKERS: dict[str, Callable[[], Machine]] = {

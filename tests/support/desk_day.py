@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 from tapehouse.engine import Engine
 from tapehouse.log import Envelope, FrameHeader, FrameWriter, MemoryLog
 from tapehouse.market import (
@@ -32,7 +33,7 @@ START = 1_767_623_400_000_000_000  # 2026-01-05T14:30:00Z
 LOG_ID = bytes(range(16))
 STOCK = Instrument(id=1, symbol="AAPL", venue="XNAS")
 COIN = Instrument(
-    id=2, symbol="BTC-USD.P", venue="TEST", asset_class="crypto", size_exponent=-8, tick_size=500_000_000,
+    id=2, symbol="BTC-USD.P", venue="TEST", asset_class="crypto", size_exponent=-8, tick_size=500_000_000, multiplier=5,
     lot_size=1000,
 )  # fmt: skip
 PAIR = Instrument(id=7, symbol="EUR/USD", venue="TEST", asset_class="crypto", tick_size=10_000)
@@ -156,7 +157,7 @@ class _Market:
         return [record(Kind.MBP, 2, self.now, action=Action.MODIFY, side=side, price=price, size=size)]
 
 
-def make_tape(seed: int, records: int) -> Cells:
+def make_tape(seed: int, records: int, *, commands: bool = True) -> Cells:
     """The cells of a day's tape."""
     market = _Market(np.random.default_rng(seed))
     parts = [pack_payload(Kind.EPOCH, b'{"clock":"history"}', ts_event=START, ts_recv=START, source=2)]
@@ -165,7 +166,7 @@ def make_tape(seed: int, records: int) -> Cells:
     sequence = 0
     for at in range(records):
         parts += market.step()
-        if at % every == every - 1:
+        if commands and at % every == every - 1:
             sequence += 1
             parts.append(_command(sequence, market))
     return np.concatenate(parts)
@@ -182,14 +183,14 @@ def _command(sequence: int, market: _Market) -> Cells:
         return command(sequence, now, "account.kill", {"account": "alice"}, client="desk", number=sequence)
     price = "300" if sequence % 3 == 0 else "184.50"  # takes what is there, or rests
     if sequence % 5 == 0:
-        coin = {"instrument": "BTC-USD.P", "side": "sell", "size": "0.003", "price": "9000", "account": account}
+        coin = {"instrument": "BTC-USD.P", "side": "sell", "size": "0.00005", "price": "9000", "account": account}
         return command(sequence, now, "order.submit", coin, client="desk", number=sequence)
     return command(sequence, now, "order.submit", {**buy, "price": price}, client="desk", number=sequence)
 
 
-async def make_day(*, seed: int = 1, records: int = 3000, frame_cells: int = 200) -> DeskDay:
+async def make_day(*, seed: int = 1, records: int = 3000, frame_cells: int = 200, commands: bool = True) -> DeskDay:
     """Write a day's tape, run the engine on it, write what it decided."""
-    cells = make_tape(seed, records)
+    cells = make_tape(seed, records, commands=commands)
     tape = MemoryLog("TAPE_day", log_id=LOG_ID)
     events = MemoryLog("EVENTS_day", log_id=LOG_ID[::-1])
     tape_writer = await FrameWriter.open(tape, writer=1)

@@ -24,7 +24,6 @@ from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.core.errors import IntegrityError
 from tapehouse.log import Host, Message, Progress, Snapshot, read_header
 from tapehouse.log.host import _HEAD
-
 from tests.support.desk_day import shared_day
 
 RECORDS = 1200

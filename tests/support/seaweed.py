@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+
 from tapehouse.dr.embedded_store import EmbeddedStore, Endpoint
 
 

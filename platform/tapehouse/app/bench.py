@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
+
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.live import Logs, record
 from tapehouse.app.strategies import load_strategy

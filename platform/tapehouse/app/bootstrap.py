@@ -9,15 +9,15 @@ from pathlib import Path
 
 from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
-from tapehouse.core.errors import UsageError
+from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.core.kernel import source_digest
 
 DEFAULT_TAPE = "main"
 
 
-def home_directory() -> Path:
-    """Where this user's clusters and snapshots live: `TAPEHOUSE_HOME`, else `~/.tapehouse`."""
-    return Path(os.environ.get("TAPEHOUSE_HOME") or Path.home() / ".tapehouse")
+def home_directory(home: Path | None = None) -> Path:
+    """Where clusters and snapshots live, absolute: `home`, else `TAPEHOUSE_HOME`, else `~/.tapehouse`."""
+    return (home or Path(os.environ.get("TAPEHOUSE_HOME") or Path.home() / ".tapehouse")).absolute()
 
 
 class Platform:
@@ -26,11 +26,22 @@ class Platform:
     def __init__(self, bus: Bus, *, home: Path | None = None) -> None:
         self.bus = bus
         self.admin = StreamAdmin(bus)
-        self.home = home or home_directory()
+        self.home = home_directory(home)
 
     async def tape(self, name: str, *, create: bool = False) -> JetStreamLog:
-        """TAPE_<name>; raises MissingError where it is not there and not to be created."""
-        return await self._open(tape_spec(name), create)
+        """TAPE_<name>.
+
+        Raises:
+            MissingError: It is not there and not to be created; those that are there are named.
+        """
+        try:
+            return await self._open(tape_spec(name), create)
+        except MissingError as error:
+            if create:
+                raise
+            known = ", ".join(await self.tapes())
+            hint = f"there are {known}" if known else "record one: tapehouse record --help"
+            raise MissingError("there is no such tape", subject=name, hint=hint) from error
 
     async def events(self, name: str, *, create: bool = False) -> JetStreamLog:
         """EVENTS_<name>."""
@@ -74,7 +85,9 @@ class Platform:
 @asynccontextmanager
 async def open_platform(nats: str | None = None, *, home: Path | None = None) -> AsyncIterator[Platform]:
     """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says."""
-    bus = await connect(nats, directory=None if home is None else home / "cluster")
+    if nats is not None and not nats.strip():
+        raise UsageError("an empty broker URL", hint="such as nats://127.0.0.1:4222, or leave it out")
+    bus = await connect(nats, directory=home_directory(home) / "cluster")
     try:
         yield Platform(bus, home=home)
     finally:

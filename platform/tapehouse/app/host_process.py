@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tapehouse.bus.process import ProcessIdentity, identify, is_alive, send_signal, wait_ended
+from tapehouse.bus.launcher import Launcher
+from tapehouse.bus.process import ProcessIdentity, is_alive, send_signal, wait_ended
+from tapehouse.bus.state import write_atomically
 from tapehouse.core.errors import MissingError
 
 STOP_TIMEOUT_S = 15.0
@@ -38,34 +38,50 @@ def find(home: Path, tape: str) -> ProcessIdentity | None:
     return process if is_alive(process) else None
 
 
-def start(home: Path, tape: str, *, urls: str, strategy: str) -> ProcessIdentity:
-    """Start a detached host and return when it serves.
+def start(
+    home: Path, tape: str, *, urls: str, strategy: str, launcher: Launcher, detached: bool = True
+) -> ProcessIdentity:
+    """Start the host of a tape and return when it serves; one that was left from before is stopped first.
+
+    Args:
+        home: Absolute.
+        launcher: Keeps a host that is not detached alive: such a one ends with this process.
 
     Raises:
         MissingError: It ended, or did not serve in time; its last words are in the message.
     """
+    stop(home, tape)
     log = log_path(home, tape)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tapehouse.cli", "host", "--tape", tape, "--nats", urls]
     command += ["--strategy", strategy, "--home", str(home)]
-    with open(log, "wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=os.sep
-        )
-    process = identify(child.pid)
-    _record(home, tape).write_text(json.dumps(asdict(process)), encoding="utf-8")
+    recorded: set[int] = set()
+    try:
+        process = launcher.launch(command, errors=log, detached=detached)
+        write_atomically(_record(home, tape), asdict(process))
+        recorded.add(process.pid)
+        _await_ready(process, log)
+    except BaseException:
+        stop(home, tape)
+        launcher.close(set())
+        raise
+    if detached:
+        launcher.close(recorded)
+    return process
+
+
+def _await_ready(process: ProcessIdentity, log: Path) -> None:
+    """Return when the host says that it serves."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
+        alive = is_alive(process)
         text = log.read_text(encoding="utf-8", errors="replace")
-        if READY_LINE in text.split():
-            return process
-        if child.poll() is not None:
-            _record(home, tape).unlink(missing_ok=True)
-            raise MissingError(
-                "the host ended", subject=str(log), hint=(text.strip().splitlines() or ["no output"])[-1]
-            )
+        if READY_LINE in text.splitlines():
+            return
+        if not alive:
+            said = (text.strip().splitlines() or ["it printed nothing"])[-1]
+            raise MissingError("the host ended", subject=str(log), hint=said.removeprefix("tapehouse: "))
         time.sleep(_POLL_S)
-    send_signal(process, signal.SIGTERM)
     raise MissingError(f"the host did not serve within {READY_TIMEOUT_S:g} s", subject=str(log))
 
 

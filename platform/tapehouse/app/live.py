@@ -65,13 +65,16 @@ async def _chain(first: Cells, rest: AsyncIterator[Cells]) -> AsyncIterator[Cell
         yield cells
 
 
-async def open_sequencer(logs: Logs, *, clock_source: ClockSource | None, clock: Clock, metrics: Metrics) -> Sequencer:
+async def open_sequencer(
+    logs: Logs, *, clock_source: ClockSource | None, clock: Clock, metrics: Metrics, chain_feed: bool = False
+) -> Sequencer:
     """Take over a tape: read what a successor must know, become its writer.
 
     Args:
         clock_source: None for the one that the tape has; a new tape lives by wall time.
+        chain_feed: The feed that the tape holds goes on: know it again.
     """
-    state = await read_tape(logs.tape)
+    state = await read_tape(logs.tape, chain_feed=chain_feed)
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"
     writer = await FrameWriter.open(logs.tape, writer=new_writer_id())
@@ -96,11 +99,11 @@ async def record(
 
     Raises:
         ConflictError: Another sequencer took over the tape.
-        DataError: The tape holds another feed.
+        DataError: The tape holds another feed, or the feed is damaged; what it gave before that stays.
         StrategyError: The strategy broke its contract; what was recorded stays.
     """
     metrics = Metrics()
-    sequencer = await open_sequencer(logs, clock_source="history", clock=clock, metrics=metrics)
+    sequencer = await open_sequencer(logs, clock_source="history", clock=clock, metrics=metrics, chain_feed=True)
     if sequencer.state.feed and sequencer.state.feed != feed.name:
         raise DataError(
             f"it holds the feed {sequencer.state.feed!r}, not {feed.name!r}",
@@ -115,27 +118,25 @@ async def record(
         raise DataError("there is nothing in it", subject=feed.name, hint="is it the right file?")
     # A history's clock begins with its first record, not in 1970.
     sequencer.state.now = max(sequencer.state.now, int(first["ts_recv"][0]))
-    await sequencer.begin(feed=feed.name)
     engine = Engine(strategy, guard=guard) if strategy is not None else None
-    tasks: list[asyncio.Task[None]] = []
+    await sequencer.begin(feed=feed.name)
     table = sequencer.define(feed.instruments)
-    if logs.commands is not None:
-        after = await catch_up(sequencer, logs.commands)
-        tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
-    follower: asyncio.Task[None] | None = None
     gated: GatedEngine | None = None
-    if engine is not None:
-        gated = GatedEngine(engine, logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
-        await gated.open()
-        follower = asyncio.create_task(gated.run(follow=True))
-        tasks.append(follower)
+    tasks: list[asyncio.Task[None]] = []
     try:
+        if logs.commands is not None:
+            after = await catch_up(sequencer, logs.commands)
+            tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
+        if engine is not None:
+            gated = GatedEngine(engine, logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
+            await gated.open()
+            tasks.append(asyncio.create_task(gated.run(follow=True)))
         pump = asyncio.create_task(
             record_feed(sequencer, _chain(first, batches), table, skip=skip, on_progress=on_progress)
         )
         await first_failure(pump, tasks)
         recorded = clock.monotonic_ns()
-        if gated is not None and follower is not None:
+        if gated is not None:
             await first_failure(asyncio.create_task(gated.until(sequencer.writer.last_sequence)), tasks)
     finally:
         await cancel_all(tasks)
@@ -172,12 +173,12 @@ async def serve(
     gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
     await gated.open()
     tasks = [asyncio.create_task(gated.run(follow=True))]
-    if logs.commands is not None:
-        after = await catch_up(sequencer, logs.commands)
-        tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
-    if on_ready:
-        on_ready()
     try:
+        if logs.commands is not None:
+            after = await catch_up(sequencer, logs.commands)
+            tasks.append(asyncio.create_task(listen(sequencer, logs.commands, after=after)))
+        if on_ready:
+            on_ready()
         await first_failure(asyncio.create_task(_keep_time(sequencer, clock)), tasks)
     finally:
         await cancel_all(tasks)
@@ -215,9 +216,12 @@ async def first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None
 
 
 async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
+    """Cancel tasks and wait for their end; raises what one of them meets while it ends."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
         task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            if not task.done() or task.cancelled() or task.exception() is None:
-                await task
+    if running:
+        await asyncio.wait(running)
+    for task in running:
+        if not task.cancelled():
+            task.result()

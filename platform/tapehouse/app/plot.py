@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tapehouse.core.errors import MissingError
+
+from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.log import Log, decode_frame
 from tapehouse.market import FILL_EXTENSION, Action, Cells, Instrument, Kind, Side
 
@@ -65,11 +69,31 @@ async def collect(tape: Log, instrument: Instrument, outputs: Cells) -> SessionL
     )
 
 
-def draw(lines: SessionLines, path: Path, *, title: str) -> None:
-    """Write the PNG.
+def check_picture(path: Path) -> None:
+    """Look, before a long run, whether a picture can be drawn and written there.
 
     Raises:
-        MissingError: matplotlib is not installed.
+        UsageError: It is no name of a PNG.
+        MissingError: There is no such directory, it cannot be written, or matplotlib is not installed.
+    """
+    directory = path.absolute().parent
+    if path.suffix.lower() != ".png":
+        raise UsageError("pictures are PNG", subject=str(path), hint="a name that ends in .png")
+    if path.is_dir():
+        raise MissingError("it is a directory", subject=str(path), hint="name a file")
+    if not directory.is_dir():
+        raise MissingError("there is no such directory", subject=str(directory), hint="make it, or name another")
+    if not os.access(directory, os.W_OK):
+        raise MissingError("the directory cannot be written", subject=str(directory), hint="check its owner and mode")
+    if find_spec("matplotlib") is None:
+        raise MissingError("plots need matplotlib", hint="pip install 'tapehouse[demo]'")
+
+
+def draw(lines: SessionLines, path: Path, *, title: str) -> None:
+    """Write the PNG, whole or not at all.
+
+    Raises:
+        MissingError: matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib import dates
@@ -100,4 +124,12 @@ def draw(lines: SessionLines, path: Path, *, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.15)
     figure.suptitle(title, color=INK, x=0.01, ha="left", fontsize=12)
-    figure.savefig(path)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(image.getvalue())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise MissingError(f"the picture cannot be written: {error.strerror}", subject=str(path)) from error

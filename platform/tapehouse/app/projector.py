@@ -64,6 +64,7 @@ class Projector:
             for source, group in machines.items()
         }
         self._failure: TapehouseError | None = None
+        self._moved = asyncio.Event()  # replaced at each move
 
     async def open(self) -> None:
         """Restore every machine from its newest usable snapshot."""
@@ -101,6 +102,22 @@ class Projector:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._tell()
+
+    async def until(self, *, tape: int = 0, events: int = 0) -> None:
+        """Wait until these sequences are folded, while `run` goes on in another task.
+
+        Raises:
+            TapehouseError: What stopped `run`.
+        """
+        wanted = {"tape": tape, "events": events}
+        while any(self.position()[source] < sequence for source, sequence in wanted.items()):
+            self._require_whole()
+            await self._moved.wait()
+
+    def _tell(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     async def _follow(self, source: str, follow: bool) -> None:
         hosts = self._hosts[source]
@@ -111,6 +128,7 @@ class Projector:
             for host in hosts:
                 if _sequence(host) < message.sequence:
                     host.fold(message)
+            self._tell()
             await asyncio.sleep(0)  # Readers get their turn between frames.
 
     def save(self) -> None:

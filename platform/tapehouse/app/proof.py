@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.live import Logs, RecordReport, record
 from tapehouse.app.plot import collect, draw
@@ -53,14 +54,14 @@ class ProofOptions:
     Args:
         strategy: Makes a fresh strategy for every path.
         directory: Clusters and snapshots live below it; it is the caller's to remove.
-        store: Opens the object store; it is opened once.
+        store: Opens the object store, once it is up; called once, when the first backup is due.
         speed: Of the paced path, held for `paced_ns` of tape time, then as fast as possible.
     """
 
     feed: Feed
     strategy: Callable[[], Strategy]
     directory: Path
-    store: Callable[[], ObjectStore]
+    store: Callable[[], Awaitable[ObjectStore]]
     clock: Clock
     guard: bool = True
     nodes: int = 3
@@ -103,16 +104,18 @@ class DayProver:
             plot: Where to write a picture of the live session.
         """
         options = self._options
-        store = options.store()
+        if not is_warm():
+            with self._report.step("compile the kernels, once", None, ""):
+                await asyncio.to_thread(warm)
+        store: ObjectStore | None = None
         try:
-            if not is_warm():
-                with self._report.step("compile the kernels, once", None, ""):
-                    await asyncio.to_thread(warm)
             async with self._cluster("first") as platform:
                 recorded = await self._live(platform)
                 tape = await platform.tape(self._tape_name)
                 await self._replays(tape, recorded.cells)
                 projections = await self._project(platform)
+                with self._report.step("wait for the object store", None, ""):
+                    store = await options.store()
                 backed_up = await self._back_up(platform, store)
                 await self._from_segments(store, recorded.cells)
                 if plot is not None:
@@ -122,7 +125,8 @@ class DayProver:
                 restored, rto_seconds = await self._restore(platform, store, recorded)
                 again = await self._project(platform)
         finally:
-            await store.close()
+            if store is not None:
+                await store.close()
         if projections != again:
             raise IntegrityError("the projections differ after the restore", subject=self._tape_name)
         return DayProof(
@@ -152,13 +156,13 @@ class DayProver:
             monitor_port=0,
         )
         cluster = Cluster(config)
-        with self._report.step(f"start {options.nodes} brokers", None, ""):
-            await asyncio.to_thread(cluster.start)
         try:
+            with self._report.step(f"start {options.nodes} broker{'s' if options.nodes > 1 else ''}", None, ""):
+                await _to_the_end(cluster.start)
             async with open_platform(",".join(cluster.urls), home=home) as platform:
                 yield platform
         finally:
-            await asyncio.to_thread(cluster.stop)
+            await _to_the_end(cluster.stop)
 
     async def _live(self, platform: Platform) -> RecordReport:
         options = self._options
@@ -309,6 +313,18 @@ class DayProver:
             lines = await collect(tape, traded[0], live)
             strategy = self._options.strategy().name
             await asyncio.to_thread(draw, lines, path, title=f"{self._tape_name}: {strategy} on {traded[0].symbol}")
+
+
+async def _to_the_end(work: Callable[[], object]) -> None:
+    """Do blocking work in a thread, and return only when it is done: a server is never left half started."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():  # Starting and stopping have time limits of their own.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
 
 
 async def read_outputs(events: Log) -> Cells:

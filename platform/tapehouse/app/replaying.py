@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.plot import collect, draw
 from tapehouse.app.strategies import load_strategy
 from tapehouse.core import MissingError, SystemClock, from_fixed
-from tapehouse.desk.state import CASH, FEES, FILLS, LAST_TRADE, MONEY_EXPONENT, POSITION, REALISED, VOLUME
+from tapehouse.core.ids import check_name
+from tapehouse.desk.state import CASH, FEES, FILLS, LAST_TRADE, MONEY_EXPONENT, MULTIPLIER, POSITION, REALISED, VOLUME
 from tapehouse.dr import Repository, SegmentLog, open_store
 from tapehouse.engine import Engine
 from tapehouse.log import Log
@@ -30,10 +32,17 @@ class ReplayResult:
 
 
 @asynccontextmanager
-async def tape_source(tape: str, *, nats: str | None, store: str | None) -> AsyncIterator[Log]:
-    """The tape from the broker, or from the newest backup in a store."""
+async def tape_source(
+    tape: str, *, nats: str | None, store: str | None, home: Path | None = None
+) -> AsyncIterator[Log]:
+    """The tape from the broker, or from the newest backup in a store.
+
+    Raises:
+        MissingError: There is no such tape or backup.
+    """
+    check_name(tape, "tape")
     if store is None:
-        async with open_platform(nats) as platform:
+        async with open_platform(nats, home=home) as platform:
             yield await platform.tape(tape)
         return
     opened = open_store(store)
@@ -42,6 +51,11 @@ async def tape_source(tape: str, *, nats: str | None, store: str | None) -> Asyn
         manifest = await repository.latest()
         if manifest is None:
             raise MissingError("no backup was ever finished", subject=store, hint="tapehouse dr backup")
+        known = [log.name.removeprefix("TAPE_") for log in manifest.logs if log.name.startswith("TAPE_")]
+        if tape not in known:
+            raise MissingError(
+                f"there is no such tape in backup {manifest.number}", subject=tape, hint=f"there are {', '.join(known)}"
+            )
         yield SegmentLog.of(repository, manifest, f"TAPE_{tape}")
     finally:
         await opened.close()
@@ -57,6 +71,7 @@ async def replay_tape(
     store: str | None = None,
     plot: Path | None = None,
     nats: str | None = None,
+    home: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> ReplayResult:
     """Replay a whole tape.
@@ -67,7 +82,7 @@ async def replay_tape(
     """
     engine = Engine(load_strategy(strategy, parameters), guard=guard)
     outputs: list[Cells] = []
-    async with tape_source(tape, nats=nats, store=store) as log:
+    async with tape_source(tape, nats=nats, store=store, home=home) as log:
         session = Session(
             "replay",
             log,
@@ -78,8 +93,11 @@ async def replay_tape(
             on_outputs=outputs.append if plot is not None else None,
         )
         report = await session.run()
-        if plot is not None and outputs:
-            first = next(iter(engine.instruments.values()))
+        if plot is not None:
+            traded = [instrument for instrument in engine.instruments.values() if engine.route(instrument.id) >= 0]
+            if not traded:
+                raise MissingError("there is nothing to draw: it holds no instrument with a book", subject=tape)
+            first = traded[0]
             lines = await collect(log, first, np.concatenate(outputs))
             draw(lines, plot, title=f"{tape}: {strategy} on {first.symbol}")
     return ReplayResult(report=report, positions=positions_of(engine))
@@ -95,7 +113,8 @@ def positions_of(engine: Engine) -> list[dict[str, Any]]:
         money = engine.desk.accounts[0, slot]
         terms = engine.desk.instruments[slot]
         unit = instrument.currency_exponent
-        mark = int(money[POSITION]) * int(terms[LAST_TRADE]) * 10 ** max(0, int(terms[MONEY_EXPONENT]))
+        mark = int(money[POSITION]) * int(terms[MULTIPLIER]) * int(terms[LAST_TRADE])
+        mark *= 10 ** max(0, int(terms[MONEY_EXPONENT]))
         mark //= 10 ** max(0, -int(terms[MONEY_EXPONENT]))
         rows.append(
             {

@@ -11,6 +11,7 @@ from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
 from tapehouse.app.projector import Projector
 from tapehouse.app.strategies import load_strategy
+from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
 
 
@@ -39,14 +40,20 @@ async def serve_tape(
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
-        service = await serve_kv(platform.bus, tape, projector)
         projecting = asyncio.create_task(projector.run(follow=True))
+        service: ServiceHost | None = None
         try:
+            ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
+            await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
+            service = await serve_kv(platform.bus, tape, projector)
             desk = asyncio.create_task(
                 serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             )
             await first_failure(desk, [projecting])
+        except asyncio.CancelledError:
+            projector.save()  # Stopped on purpose: the next start begins from here.
+            raise
         finally:
             await cancel_all([projecting])
-            projector.save()
-            await service.stop()
+            if service is not None:
+                await service.stop()

@@ -7,20 +7,34 @@ pricing, projections. The two halves run in processes of their own, because Numb
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from tapehouse.core.errors import MissingError
-from tapehouse.core.kernel import cache_directory
+from tapehouse.core.kernel import cache_directory, source_roots
 
 HALVES = ("engine", "readers")
 CELLS = 4_000
+# Two messages and the book after each: enough to compile what reads them.
+LOBSTER_ROWS = (
+    "34200.1,1,11,100,1000000,1\n34200.2,3,11,100,1000000,1\n",
+    "1010000,50,1000000,100\n1010000,50,990000,70\n",
+)
 MARKER = "warm"
 
 
 def is_warm() -> bool:
     """Whether this version's kernels have been compiled on this machine."""
-    return (cache_directory() / MARKER).exists()
+    return _marker().exists()
+
+
+def _marker() -> Path:
+    """Numba caches by the path of a source, so each place where tapehouse is installed has a marker of its own."""
+    places = "\0".join(str(root) for root in source_roots())
+    return cache_directory() / f"{MARKER}-{hashlib.blake2b(places.encode(), digest_size=8).hexdigest()}"
 
 
 def warm() -> None:
@@ -32,14 +46,16 @@ def warm() -> None:
     command = [sys.executable, "-m", "tapehouse.app.warm"]
     halves = [subprocess.Popen([*command, half], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for half in HALVES]
     try:
-        failures = [child.communicate()[1] if child.wait() else b"" for child in halves]
+        said = [child.communicate()[1] for child in halves]
     finally:
         for child in halves:
             child.kill()
-    for failure in filter(None, failures):
-        words = failure.decode(errors="replace").strip().splitlines()
-        raise MissingError("a kernel did not compile", hint=words[-1] if words else "no output")
-    (cache_directory() / MARKER).touch()
+            child.wait()
+    for child, words in zip(halves, said, strict=True):
+        if child.returncode:
+            lines = words.decode(errors="replace").strip().splitlines()
+            raise MissingError("a kernel did not compile", hint=lines[-1] if lines else "no output")
+    _marker().touch()
 
 
 async def _engine() -> None:
@@ -59,7 +75,7 @@ async def _readers() -> None:
     from tapehouse.app.live import Logs, record
     from tapehouse.app.projector import Projector
     from tapehouse.core import SystemClock
-    from tapehouse.feeds import GeneratedDay, lobster_book, lobster_check
+    from tapehouse.feeds import GeneratedDay, check_lobster, open_feed
     from tapehouse.log import MemoryLog, MemorySnapshots
 
     logs = Logs(tape=MemoryLog("TAPE_warm"), events=MemoryLog("EVENTS_warm"))
@@ -68,7 +84,12 @@ async def _readers() -> None:
     await projector.open()
     await projector.run()
     projector.save()
-    del lobster_book, lobster_check
+    with tempfile.TemporaryDirectory(prefix="tapehouse-warm-") as scratch:
+        pair = [Path(scratch, f"WARM_2012-06-21_34200000_57600000_{role}_1.csv") for role in ("message", "orderbook")]
+        for path, text in zip(pair, LOBSTER_ROWS, strict=True):
+            path.write_text(text, encoding="ascii")
+        check_lobster(pair)
+        assert sum(len(cells) for cells in open_feed("lobster", pair).batches())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+
 from tapehouse.book.canonical import restore as restore_books
 from tapehouse.book.canonical import snapshot as snapshot_books
 from tapehouse.book.kernels import apply
@@ -23,7 +24,7 @@ from tapehouse.core.errors import DataError, DecodeError, IntegrityError
 from tapehouse.core.ids import encode_token
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.core.units import UNDEFINED, format_time_ns, from_fixed
+from tapehouse.core.units import UNDEFINED, format_time_ns
 from tapehouse.market import KIND_SKIPPED_FROM, Action, Cells, Instrument, Kind, read_definition, words
 
 PREFIX = "prices/"
@@ -256,8 +257,11 @@ def fixed_text(fixed: int, exponent: int) -> str | None:
     """A fixed-point number as an exact decimal without needless zeros; None where it is undefined."""
     if fixed == UNDEFINED:
         return None
-    text = format(from_fixed(fixed, exponent), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if exponent >= 0:
+        return str(fixed * 10**exponent)
+    whole, rest = divmod(abs(fixed), 10**-exponent)
+    text = f"{whole}.{rest:0{-exponent}d}".rstrip("0") if rest else str(whole)
+    return f"-{text}" if fixed < 0 else text
 
 
 def _blank_table(rows: int) -> npt.NDArray[np.int64]:

@@ -30,9 +30,7 @@ class Launcher:
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tapehouse-launcher")
-        child = self._thread.submit(_spawn, command, errors, detached).result()
-        self._children[child.pid] = child
-        return identify(child.pid)
+        return identify(self._thread.submit(self._spawn, command, errors, detached).result())
 
     def reap(self) -> None:
         """Take notice of children that have ended, so that none stays a zombie."""
@@ -41,28 +39,31 @@ class Launcher:
 
     def close(self, recorded: set[int]) -> None:
         """Forget all children; kill those not in `recorded`: their start failed before anyone else knew of them."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)  # A child that is just being started is known afterwards.
+            self._thread = None
         for pid, child in self._children.items():
             if pid not in recorded and child.poll() is None:
                 child.kill()
                 child.wait(KILL_TIMEOUT_S)
         self._children.clear()
-        if self._thread is not None:
-            self._thread.shutdown(wait=True)
-            self._thread = None
 
-
-def _spawn(command: list[str], errors: Path, detached: bool) -> subprocess.Popen[bytes]:
-    with open(errors, "wb") as output:
-        if detached:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        # A process group of its own keeps Ctrl-C away: the starter gets it, and stops the servers in order.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            process_group=0,
-            preexec_fn=dies_with_parent(),
-        )
+    def _spawn(self, command: list[str], errors: Path, detached: bool) -> int:
+        """Start a child and note it, all in the launcher's thread: a Ctrl-C interrupts only the one who waits."""
+        with open(errors, "wb") as output:
+            if detached:
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
+            else:
+                # A process group of its own keeps Ctrl-C away: the starter gets it, and stops the servers in order.
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    process_group=0,
+                    preexec_fn=dies_with_parent(),
+                )
+        self._children[child.pid] = child
+        return child.pid

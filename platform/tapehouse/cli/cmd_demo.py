@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,8 +18,8 @@ def demo(
     strategy: str = "maker",
     parameters: str | None = None,
     guard: bool = True,
-    nodes: int = 3,
-    profile: str = "durable",
+    nodes: Literal[1, 3, 5] = 3,
+    profile: Literal["durable", "fast"] = "durable",
     speed: str = "10x",
     paced_seconds: float = 100.0,
     store: str | None = None,
@@ -66,15 +67,18 @@ def demo(
     store
         `s3://…` or `file:///…`; an embedded S3 server where it is left out.
     plot
-        Where to write the picture.
+        Where to write the picture, a PNG.
     json
         One JSON line instead of tables.
     """
+    from tapehouse.app.plot import check_picture
     from tapehouse.cli.day import DayChoice, run_sync, show
-    from tapehouse.cli.output import console
+    from tapehouse.cli.output import console, read_seconds
     from tapehouse.replay import parse_speed
 
     factor = parse_speed(speed)
+    read_seconds(paced_seconds, "--paced-seconds")
+    check_picture(plot)
     choice = DayChoice(
         lobster=lobster,
         dbn=dbn,
@@ -92,11 +96,13 @@ def demo(
     day = run_sync(choice, lines=not json, plot=plot)
     if json:
         print(day.proof.to_json())
+        if not day.proof.equal:
+            print(f"tapehouse: {day.proof.difference}", file=sys.stderr)
         return 0 if day.proof.equal else 1
     show(day)
     console.print(f"plot      {plot}", highlight=False)
     if not day.proof.equal:
-        console.print(f"DIFFERENT: {day.proof.difference}", highlight=False)
+        console.print(f"DIFFERENT: {day.proof.difference}", highlight=False, soft_wrap=True)
         return 1
     console.print("PROVED", highlight=False)
     return 0

@@ -25,18 +25,12 @@ def doctor(*, warm: bool = False, home: Path | None = None, json: bool = False) 
         One line of JSON.
     """
     from tapehouse.app.bootstrap import home_directory
-    from tapehouse.cli.output import Bar, console, print_json
+    from tapehouse.app.machine import examine
+    from tapehouse.cli.output import compile_kernels, console, print_json
 
     if warm:
-        from tapehouse.app.warm import is_warm
-        from tapehouse.app.warm import warm as compile_kernels
-
-        if not is_warm():
-            with Bar("compile kernels", None, unit=""):
-                compile_kernels()
-    from tapehouse.app.machine import examine
-
-    findings = examine(home or home_directory())
+        compile_kernels(quiet=json)
+    findings = examine(home_directory(home))
     if json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:

@@ -22,14 +22,16 @@ def backup(
         `s3://bucket/prefix`, optionally with `?endpoint=`, or `file:///path`.
     tape
         Only these; else all. What an earlier backup holds must stay among them.
-    nats, home
-        The broker, and where snapshots live.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    home
+        Where snapshots live, as given to `tapehouse up`.
     json
         One line of JSON.
     """
     from tapehouse.app.bootstrap import open_platform
     from tapehouse.app.recovery import backup_tapes
-    from tapehouse.cli.output import Bar, console, print_json, run_async
+    from tapehouse.cli.output import Bar, console, print_json, print_table, run_async
     from tapehouse.core import SystemClock
     from tapehouse.dr import BackupReport, open_store
 
@@ -63,8 +65,19 @@ def backup(
     if json:
         print_json(found)
         return 0
-    for label, value in found.items():
-        console.print(f"{label:<18} {value}", highlight=False)
+    state = "written" if report.written else "nothing is new: the last one stands"
+    sent = f"{report.bytes_sent:,} bytes in {report.requests} requests, {found['seconds']} s"
+    lines = [
+        ("manifest", f"{report.manifest.number}, {state}"),
+        ("segments", f"{report.segments_new} sent, {report.segments_reused} there already"),
+        ("chunks", f"{report.chunks_new} sent, {report.chunks_reused} there already"),
+        ("sent", sent),
+    ]
+    if found["rpo_seconds_worst"] is not None:
+        lines.append(("RPO", f"{found['rpo_seconds_worst']} s at worst since the backup before"))
+    for label, value in lines:
+        console.print(f"{label:<10}{value}", highlight=False)
+    print_table("Logs", ("log", "through"), [(log.name, log.last) for log in report.manifest.logs])
     return 0
 
 
@@ -91,14 +104,16 @@ def restore(
         As given to `tapehouse dr backup`.
     manifest
         Its number; else the newest.
-    nats, home
-        The broker, and where snapshots will live.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    home
+        Where snapshots will live, as given to `tapehouse up`.
     json
         One line of JSON.
     """
     from tapehouse.app.bootstrap import open_platform
     from tapehouse.app.recovery import restore_cluster
-    from tapehouse.cli.output import Bar, console, print_json, run_async
+    from tapehouse.cli.output import Bar, console, print_json, print_table, run_async
     from tapehouse.core import SystemClock
     from tapehouse.dr import RestoreReport, open_store
 
@@ -132,10 +147,10 @@ def restore(
     if json:
         print_json(found)
         return 0
-    for log in report.logs:
-        console.print(f"{log.name:<24} {log.first:>10,} to {log.last:>10,}  {log.appended:,} appended", highlight=False)
+    rows = [(log.name, log.first, log.last, log.appended) for log in report.logs]
+    print_table(f"Restored from manifest {report.manifest.number}", ("log", "first", "last", "appended"), rows)
     console.print(f"snapshots  {', '.join(report.snapshots) or 'none'}", highlight=False)
-    console.print(f"RTO so far {found['seconds']} s", highlight=False)
+    console.print(f"RTO so far {found['seconds']} s; next: tapehouse prove --tape …", highlight=False)
     return 0
 
 
@@ -145,6 +160,13 @@ def list_manifests(store: str, *, json: bool = False) -> int:
     Examples:
 
         tapehouse dr list file:///var/backups/desk
+
+    Parameters
+    ----------
+    store
+        As given to `tapehouse dr backup`.
+    json
+        One line of JSON.
     """
     from tapehouse.cli.output import print_json, print_table, run_async
     from tapehouse.core.units import format_time_ns
@@ -180,6 +202,15 @@ def verify(store: str, *, manifest: int | None = None, json: bool = False) -> in
     Examples:
 
         tapehouse dr verify file:///var/backups/desk
+
+    Parameters
+    ----------
+    store
+        As given to `tapehouse dr backup`.
+    manifest
+        Its number; else the newest.
+    json
+        One line of JSON.
     """
     from tapehouse.cli.output import Bar, console, print_json, run_async
     from tapehouse.dr import VerifyReport, open_store

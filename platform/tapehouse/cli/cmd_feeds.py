@@ -13,6 +13,11 @@ def list_formats(*, json: bool = False) -> int:
     Examples:
 
         tapehouse feeds list
+
+    Parameters
+    ----------
+    json
+        One line of JSON.
     """
     from tapehouse.cli.output import print_json, print_table
     from tapehouse.feeds import FORMATS
@@ -38,6 +43,15 @@ def check(format: str, *source: Path, json: bool = False) -> int:
         tapehouse feeds check lobster MESSAGE.csv BOOK.csv
 
         tapehouse feeds check dbn esh4.mbo.dbn.zst --json
+
+    Parameters
+    ----------
+    format
+        `lobster` or `dbn`.
+    source
+        The file, or files where a format has several.
+    json
+        One line of JSON.
     """
     from tapehouse.cli.output import console
     from tapehouse.core.errors import UsageError

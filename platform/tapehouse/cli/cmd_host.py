@@ -34,18 +34,30 @@ def host(
         The broker; else what the environment or the embedded cluster says.
     home
         Where snapshots live.
-    strategy, parameters
+    strategy
         What the desk trades with; as it ran before on this tape.
+    parameters
+        A JSON object of the strategy's parameters.
     """
     from tapehouse.app.serving import serve_tape
-    from tapehouse.cli.output import run_async
+    from tapehouse.cli.output import compile_kernels, run_async
+
+    compile_kernels()
 
     async def run() -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
+        stopping = False
+
+        def stop() -> None:
+            nonlocal stopping
+            if not stopping:  # A second Ctrl-C does not interrupt what saves the state.
+                stopping = True
+                task.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         try:
             await serve_tape(
                 tape,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Literal
 
 
 def prove(
     *,
     tape: str | None = None,
     nats: str | None = None,
+    home: Path | None = None,
     seed: int = 7,
     cells: int = 600_000,
     strategy: str = "maker",
     parameters: str | None = None,
     guard: bool = True,
-    nodes: int = 3,
-    profile: str = "durable",
+    nodes: Literal[1, 3, 5] = 3,
+    profile: Literal["durable", "fast"] = "durable",
     speed: str = "10x",
     paced_seconds: float = 10.0,
     store: str | None = None,
@@ -38,29 +41,41 @@ def prove(
         A recorded tape; without it the generated day.
     nats
         Where that tape's broker is; else what the environment or the embedded cluster says.
-    seed, cells
-        Of the generated day.
-    strategy, parameters
-        As it ran live.
+    home
+        Of the embedded cluster, as given to `tapehouse up`.
+    seed
+        Names the generated day.
+    cells
+        Its size.
+    strategy
+        As it ran live: `maker`, `watcher`, `FILE.py:NAME` or `MODULE:NAME`.
+    parameters
+        As they were live: a JSON object.
     guard
         Stop a Python strategy that reads the clock or randomness.
-    nodes, profile
-        Of the embedded brokers.
-    speed, paced_seconds
-        Of the paced replay, and for how much tape time it holds it.
+    nodes
+        Embedded brokers of the generated day: 1, 3 or 5.
+    profile
+        Theirs: `durable` syncs every acknowledged write; `fast` may lose minutes at a power loss.
+    speed
+        Of the paced replay.
+    paced_seconds
+        Tape time for which the paced replay holds its speed before it goes on at full speed.
     store
         `s3://…` or `file:///…`; an embedded S3 server where it is left out.
     json
         One line: `{"paths": [{"name", "decision_digest", "state_digest", …}], "equal": true}`.
     """
+    from tapehouse.cli.output import compile_kernels, console, print_table, read_seconds, run_async
     from tapehouse.replay import parse_speed
 
     factor = parse_speed(speed)
+    read_seconds(paced_seconds, "--paced-seconds")
     if tape is not None:
         from tapehouse.app.tape_proof import prove_tape
-        from tapehouse.cli.output import run_async
 
-        proof = run_async(prove_tape(tape, nats=nats, strategy=strategy, parameters=parameters, guard=guard))
+        compile_kernels(quiet=json)
+        proof = run_async(prove_tape(tape, nats=nats, home=home, strategy=strategy, parameters=parameters, guard=guard))
     else:
         from tapehouse.cli.day import DayChoice, run_sync, show
 
@@ -86,9 +101,13 @@ def prove(
         print(proof.to_json())
     else:
         if tape is not None:
-            for path in proof.paths:
-                print(f"{path.name:<14} {path.decision_digest[:16]} {path.state_digest[:16]} {path.decisions:>9,}")
-        print("PROVED" if proof.equal else f"DIFFERENT: {proof.difference}")
+            rows = [
+                (path.name, path.decision_digest[:16], path.state_digest[:16], path.cells, path.decisions, path.note)
+                for path in proof.paths
+            ]
+            columns = ("path", "decision digest", "state digest", "cells", "decisions", "how")
+            print_table(f"Tape {tape}", columns, rows)
+        console.print("PROVED" if proof.equal else f"DIFFERENT: {proof.difference}", highlight=False, soft_wrap=True)
     if not proof.equal and json:
         print(f"tapehouse: {proof.difference}", file=sys.stderr)
     return 0 if proof.equal else 1

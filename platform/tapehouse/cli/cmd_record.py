@@ -48,24 +48,28 @@ def record(
         Stop a Python strategy that reads the clock or randomness.
     options
         Hang a seeded option chain on a source that has none, so that the pricing engine has something to price.
-    seed, cells
+    seed
         Of that chain and of the generated day.
-    nats, home
-        The broker, and where snapshots live.
+    cells
+        Size of the generated day.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    home
+        Where snapshots live, as given to `tapehouse up`.
     json
         One line of JSON.
     """
     from tapehouse.app.recording import record_source
-    from tapehouse.cli.output import Bar, console, print_json, run_async
+    from tapehouse.cli.output import Bar, compile_kernels, console, print_json, run_async
     from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
 
     feed: Feed
-    opened: Feed | None = None
+    opened = open_feed(format, list(source))
     if format == "generated":
-        feed = GeneratedDay(seed=seed, cells=cells)
+        feed = GeneratedDay(seed=seed, cells=cells, options=options)
     else:
-        opened = open_feed(format, list(source))
         feed = SeededChain(opened, seed=seed) if options else opened
+    compile_kernels(quiet=json)
     with Bar(f"record {feed.name}", feed.cells_estimate, quiet=json) as bar:
         name, report = run_async(
             record_source(
@@ -100,6 +104,8 @@ def record(
         print_json(found)
         return 0
     for label, value in found.items():
-        console.print(f"{label:<16} {value:,}" if isinstance(value, int) else f"{label:<16} {value}", highlight=False)
+        if value is not None:
+            shown = f"{value:,}" if isinstance(value, int) else value
+            console.print(f"{label:<16} {shown}", highlight=False)
     console.print(f"next: tapehouse replay --tape {name}, tapehouse sql --tape {name} 'from fills'", highlight=False)
     return 0

@@ -16,6 +16,7 @@ def replay(
     store: str | None = None,
     plot: Path | None = None,
     nats: str | None = None,
+    home: Path | None = None,
     json: bool = False,
 ) -> int:
     """Replay a tape into a strategy with the paper exchange; decisions, fills, profit and both digests are told.
@@ -36,24 +37,33 @@ def replay(
         `1x`, `10x`, any factor, or `max`.
     paced_seconds
         Hold the speed for so much tape time, then go on at full speed.
-    strategy, parameters, guard
-        What to run; see `tapehouse record --help`.
+    strategy
+        `maker`, `watcher`, `FILE.py:NAME` or `MODULE:NAME`.
+    parameters
+        A JSON object of the strategy's parameters.
+    guard
+        Stop a Python strategy that reads the clock or randomness.
     store
         Read the tape from the newest backup in this store instead of the broker.
     plot
-        Write a picture.
+        Write a picture, a PNG.
     nats
         The broker; else what the environment or the embedded cluster says.
+    home
+        Of the embedded cluster, as given to `tapehouse up`.
     json
         One line of JSON.
     """
+    from tapehouse.app.plot import check_picture
     from tapehouse.app.replaying import replay_tape
-    from tapehouse.cli.output import Bar, console, print_json, print_table, run_async
-    from tapehouse.core.units import NS_PER_SECOND
+    from tapehouse.cli.output import Bar, compile_kernels, console, print_json, print_table, read_seconds, run_async
     from tapehouse.replay import Pace, parse_speed
 
-    paced_ns = int(paced_seconds * NS_PER_SECOND) if paced_seconds is not None else None
+    paced_ns = None if paced_seconds is None else read_seconds(paced_seconds, "--paced-seconds")
     pace = Pace(speed=parse_speed(speed), paced_ns=paced_ns)
+    if plot is not None:
+        check_picture(plot)
+    compile_kernels(quiet=json)
     with Bar(f"replay {tape} at {speed}", None, quiet=json) as bar:
         result = run_async(
             replay_tape(
@@ -65,6 +75,7 @@ def replay(
                 store=store,
                 plot=plot,
                 nats=nats,
+                home=home,
                 on_progress=bar.at,
             )
         )
@@ -87,8 +98,13 @@ def replay(
         return 0
     columns = ("symbol", "position", "fills", "volume", "fees", "realised", "profit")
     print_table("Result", columns, [tuple(str(row[name]) for name in columns) for row in result.positions])
-    for label in ("cells", "decisions", "seconds", "cells_per_second", "lateness_p99_us"):
+    labels = ["cells", "decisions", "seconds", "cells_per_second"]
+    if pace.speed is not None:
+        labels += ["lateness_p50_us", "lateness_p99_us"]
+    for label in labels:
         console.print(f"{label:<18} {found[label]:,}", highlight=False)
     console.print(f"{'decision_digest':<18} {found['decision_digest']}", highlight=False)
     console.print(f"{'state_digest':<18} {found['state_digest']}", highlight=False)
+    if plot is not None:
+        console.print(f"{'plot':<18} {plot}", highlight=False)
     return 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from tapehouse.client import Outcome
 
 EXIT_NOT_ACCEPTED = 1
 
@@ -43,7 +45,7 @@ def send(
     type
         Such as `order.submit`; `--list` shows all.
     body
-        Its fields as JSON; `-` reads them from standard input.
+        Its fields as JSON; without it, standard input is read.
     tape
         Which desk: that of this tape.
     client
@@ -59,18 +61,19 @@ def send(
     json
         One line of JSON.
     """
-    from tapehouse.cli.output import console, print_json, run_async
-    from tapehouse.client import AsyncClient, Outcome
+    from tapehouse.cli.cmd_sql import read_piped
+    from tapehouse.cli.output import run_async
+    from tapehouse.client import AsyncClient
     from tapehouse.client.commands import make_command
     from tapehouse.core.errors import UsageError
 
     if list_types:
         return _list(json=json)
-    if type is None or body is None:
+    if type is None:
         raise UsageError("a command has a type and a body", hint="see tapehouse send --list")
     if number is not None and client is None:
         raise UsageError("--number says nothing without --client", hint="a number is one client's")
-    fields = _read_body(sys.stdin.read() if body == "-" else body)
+    fields = _read_body(body if body is not None else read_piped("the body", "see tapehouse send --list"))
     make_command(type, fields, command_id="check", client=client or "", number=number or 0, time_ns=0)
 
     async def run() -> Outcome:
@@ -78,14 +81,20 @@ def send(
             return await desk.send(type, fields, tape=tape, timeout=timeout, number=number)
 
     outcome = run_async(run())
+    _tell(outcome, json=json)
+    return 0 if outcome.accepted else EXIT_NOT_ACCEPTED
+
+
+def _tell(outcome: Outcome, *, json: bool) -> None:
+    from tapehouse.cli.output import console, print_json
+
     if json:
         print_json(dataclasses.asdict(outcome))
-    else:
-        first = f" (first {outcome.first})" if outcome.first else ""
-        order = f", order {outcome.order_id}" if outcome.order_id else ""
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        console.print(f"{outcome.outcome}{first}{order}{reason}, at ordinal {outcome.position}", highlight=False)
-    return 0 if outcome.accepted else EXIT_NOT_ACCEPTED
+        return
+    first = f" (first {outcome.first})" if outcome.first else ""
+    order = f", order {outcome.order_id}" if outcome.order_id else ""
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    console.print(f"{outcome.outcome}{first}{order}{reason}, at ordinal {outcome.position}", highlight=False)
 
 
 def _read_body(text: str) -> dict[str, Any]:

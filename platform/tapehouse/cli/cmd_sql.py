@@ -12,7 +12,7 @@ ROWS_SHOWN = 100  # to people, where they do not say
 
 
 def sql(
-    query: str,
+    query: str | None = None,
     /,
     *,
     tape: str = "main",
@@ -34,12 +34,14 @@ def sql(
 
         tapehouse sql "SELECT * FROM positions" --as-of 2012-06-21T15:00:00Z --json
 
+        tapehouse sql --tape amzn < report.sql
+
         tapehouse sql "SELECT ts, price, size FROM fills ORDER BY ordinal" --csv > fills.csv
 
     Parameters
     ----------
     query
-        One SQL statement; `-` reads it from standard input.
+        One SQL statement; without it, standard input is read.
     tape
         Which tape.
     as_of
@@ -61,10 +63,11 @@ def sql(
         raise UsageError("CSV or JSON, not both")
     if limit is not None and limit < 0:
         raise UsageError(f"a limit of {limit} rows")
+    statement = query if query is not None else read_piped("a query", "see tapehouse sql --help")
 
     async def ask() -> Any:
         async with await AsyncClient.open(nats) as client:
-            return await client.sql(sys.stdin.read() if query == "-" else query, tape=tape, as_of=as_of)
+            return await client.sql(statement, tape=tape, as_of=as_of)
 
     rows = run_async(ask())
     shown = rows if limit is None and (csv or json) else rows.head(ROWS_SHOWN if limit is None else limit)
@@ -77,6 +80,15 @@ def sql(
         more = f", of which {len(shown):,} are shown" if len(shown) < len(rows) else ""
         console.print(f"{len(rows):,} rows{more}", highlight=False, style="dim")
     return 0
+
+
+def read_piped(what: str, hint: str) -> str:
+    """All of standard input; raises UsageError where that is a terminal, at which nobody would know to type."""
+    from tapehouse.core.errors import UsageError
+
+    if sys.stdin.isatty():
+        raise UsageError(f"{what} is missing", hint=hint)
+    return sys.stdin.read()
 
 
 def json_value(value: Any) -> Any:
@@ -99,4 +111,4 @@ def json_value(value: Any) -> Any:
 def _cell(value: Any) -> object:
     if value is None:
         return ""
-    return value if isinstance(value, int) else str(json_value(value))
+    return str(json_value(value))  # Whole numbers too: ids and nanoseconds are copied, not read with separators.

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from tapehouse.bus import Cluster, ClusterConfig
+
+PORT_MAX = 61_000  # of the first broker's clients: monitoring and the other brokers come above it
+_STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
+_POLL_S = 0.2
 
 
 def up(
@@ -36,6 +47,7 @@ def up(
         `durable`: every acknowledged write is on the disks. `fast`: the server's default sync; unsafe on power loss.
     port
         Client port of the first broker; further ones, routes (port + 2000) and monitoring (port + 4000) follow.
+        0 finds free ones.
     home
         Where stores, logs and snapshots live; else `TAPEHOUSE_HOME`, else `~/.tapehouse`.
     foreground
@@ -47,46 +59,78 @@ def up(
     json
         One line of JSON.
     """
-    from tapehouse.app import host_process
-    from tapehouse.app.bootstrap import DEFAULT_TAPE, home_directory
-    from tapehouse.bus import Cluster, ClusterConfig
-    from tapehouse.cli.output import diagnostics
+    from tapehouse.app.bootstrap import home_directory
+    from tapehouse.bus import ClusterConfig
+    from tapehouse.cli.output import compile_kernels
+    from tapehouse.core.errors import UsageError
 
-    place = home or home_directory()
+    if not 0 <= port <= PORT_MAX:
+        raise UsageError(f"port {port}", hint=f"0 for free ports, or 1 to {PORT_MAX}: others follow above it")
+    place = home_directory(home)
     config = ClusterConfig(
         nodes=nodes,
         profile=profile,
         directory=place / "cluster",
         client_port=port,
-        route_port=port + 2000,
-        monitor_port=port + 4000,
+        route_port=port and port + 2000,
+        monitor_port=port and port + 4000,
         detached=not foreground,
     )
-    cluster = Cluster(config)
-    signal.signal(signal.SIGTERM, _interrupt)
-    started = False
+    if host:
+        from tapehouse.app.strategies import load_strategy, resolve_strategy
+
+        strategy = resolve_strategy(strategy)
+        load_strategy(strategy)  # A wrong name is told before anything starts.
+        compile_kernels(quiet=json)
+    with _interrupted_once():
+        return _run(config, place, strategy if host else None, json=json)
+
+
+def _run(config: ClusterConfig, place: Path, strategy: str | None, *, json: bool) -> int:
+    """Start everything, and in the foreground stay with it; whatever interrupts that, nothing is left behind."""
+    from tapehouse.app import host_process
+    from tapehouse.app.bootstrap import DEFAULT_TAPE
+    from tapehouse.bus import Cluster
+    from tapehouse.bus.launcher import Launcher
+    from tapehouse.cli.output import diagnostics
+
+    cluster, launcher = Cluster(config), Launcher()
+    started = running = keep = False
     try:
         cluster.start()
         started = True
-        if host:
-            diagnostics.print(f"starting the host of {DEFAULT_TAPE} …", highlight=False)
-            host_process.start(place, DEFAULT_TAPE, urls=",".join(cluster.urls), strategy=strategy)
+        if strategy is not None:
+            if not json:
+                diagnostics.print(f"starting the host of {DEFAULT_TAPE} …", highlight=False)
+            host_process.start(
+                place,
+                DEFAULT_TAPE,
+                urls=",".join(cluster.urls),
+                strategy=strategy,
+                launcher=launcher,
+                detached=config.detached,
+            )
         _show(_status(place), json=json)
-        if foreground:
-            diagnostics.print("running; Ctrl-C stops everything", highlight=False)
-            ended = cluster.wait()
-            diagnostics.print(f"{ended} ended; see {place / 'cluster'}", highlight=False)
-            return 1
-    except BaseException:
-        if started:
-            host_process.stop(place, DEFAULT_TAPE)
-            cluster.stop()
-        raise
+        if config.detached:
+            keep = True
+            return 0
+        running = True
+        diagnostics.print("running; Ctrl-C stops everything", highlight=False)
+        ended = _wait(cluster, place, with_host=strategy is not None)
+        print(f"tapehouse: {ended} ended; its log is in {place}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if not running:
+            raise
+        return 0  # Ctrl-C is how the foreground is left.
     finally:
-        if foreground and started:
-            host_process.stop(place, DEFAULT_TAPE)
+        if not keep:
+            if running and not json:
+                diagnostics.print("stopping …", highlight=False)
+            if started:
+                host_process.stop(place, DEFAULT_TAPE)
             cluster.stop()
-    return 0
+            launcher.close(set())
 
 
 def down(*, home: Path | None = None, json: bool = False) -> int:
@@ -105,12 +149,18 @@ def down(*, home: Path | None = None, json: bool = False) -> int:
     """
     from tapehouse.app import host_process
     from tapehouse.app.bootstrap import home_directory
-    from tapehouse.bus import Cluster
+    from tapehouse.bus import Cluster, StopReport
     from tapehouse.cli.output import console, print_json
+    from tapehouse.core.errors import MissingError
 
-    place = home or home_directory()
+    place = home_directory(home)
     hosts = [tape for tape in host_process.running(place) if host_process.stop(place, tape)]
-    report = Cluster.attach(place / "cluster").stop()
+    try:
+        report = Cluster.attach(place / "cluster").stop()
+    except MissingError:
+        if not hosts:
+            raise
+        report = StopReport(stopped=(), already_gone=())
     if json:
         print_json({"stopped": list(report.stopped), "already_gone": list(report.already_gone), "hosts": hosts})
         return 0
@@ -143,13 +193,41 @@ def status(*, home: Path | None = None, nats: str | None = None, json: bool = Fa
     """
     from tapehouse.app.bootstrap import home_directory
 
-    found = _status(home or home_directory(), nats=nats)
+    found = _status(home_directory(home), nats=nats)
     _show(found, json=json)
     return 0 if found["healthy"] else 1
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+def _wait(cluster: Cluster, place: Path, *, with_host: bool) -> str:
+    """Return what has ended, as soon as something has."""
+    from tapehouse.app import host_process
+    from tapehouse.app.bootstrap import DEFAULT_TAPE
+    from tapehouse.bus.process import is_alive
+
+    while True:
+        for node in cluster.state.nodes:
+            if not is_alive(node.process):
+                return f"broker {node.name}"
+        if with_host and host_process.find(place, DEFAULT_TAPE) is None:
+            return f"the host of {DEFAULT_TAPE}"
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM interrupt and none after it: stopping takes seconds, and they are bounded."""
+
+    def interrupt(*_: Any) -> None:
+        for number in _STOPPED_BY:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _STOPPED_BY}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
@@ -157,9 +235,11 @@ def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
     from tapehouse.app.bootstrap import open_platform
     from tapehouse.bus import Cluster
     from tapehouse.cli.output import run_async
+    from tapehouse.core.errors import BusUnavailableError
 
     nodes: list[dict[str, Any]] = []
     healthy = True
+    detail = ""
     if nats is None:
         cluster = Cluster.attach(home / "cluster").status()
         healthy = cluster.healthy
@@ -184,13 +264,21 @@ def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
             ]
             return await platform.bus.durability(), streams
 
-    profile, streams = run_async(ask())
+    profile = "unknown"
+    streams: list[dict[str, Any]] = []
+    try:
+        profile, streams = run_async(ask())
+    except BusUnavailableError as error:
+        if nats is not None:
+            raise
+        healthy, detail = False, str(error)  # The nodes' own health is told all the same.
     return {
         "healthy": healthy,
         "profile": profile,
         "nodes": nodes,
         "streams": streams,
-        "hosts": host_process.running(home),
+        "hosts": host_process.running(home) if nats is None else {},
+        "detail": detail,
     }
 
 
@@ -221,3 +309,5 @@ def _show(found: dict[str, Any], *, json: bool) -> None:
         print_table("Logs", columns, streams)
     for tape, pid in found["hosts"].items():
         console.print(f"host     {tape}, pid {pid}", highlight=False)
+    if found["detail"]:
+        console.print(f"unwell   {found['detail']}", highlight=False)

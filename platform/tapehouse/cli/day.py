@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from tapehouse.app.proof import DayProof, DayProver, ProofOptions
 from tapehouse.app.strategies import load_strategy
 from tapehouse.cli.output import Bar, console, diagnostics, print_table
-from tapehouse.core import InvariantError, SystemClock, UsageError
+from tapehouse.core import SystemClock, UsageError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.dr import ObjectStore, open_store
 from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
@@ -75,18 +75,31 @@ class BarReporter:
 
 
 @asynccontextmanager
-async def chosen_store(url: str | None, directory: Path) -> AsyncIterator[Callable[[], ObjectStore]]:
-    """The user's store, or an embedded S3 server for as long as this lasts."""
+async def chosen_store(url: str | None, directory: Path) -> AsyncIterator[Callable[[], Awaitable[ObjectStore]]]:
+    """The user's store, or an embedded S3 server for as long as this lasts; it starts while other work goes on."""
     if url is not None:
-        yield lambda: open_store(url)
-        return
-    from tapehouse.dr.embedded_store import EmbeddedStore
+        chosen = open_store(url)
 
-    async with EmbeddedStore(directory / "objects") as server:
-        endpoint = server.endpoint
-        if endpoint is None:
-            raise InvariantError("a store that was started has an endpoint")
-        yield lambda: endpoint.store("tapehouse")
+        async def given() -> ObjectStore:
+            return chosen
+
+        yield given
+        return
+    from tapehouse.dr.embedded_store import EmbeddedStore, find_weed
+
+    find_weed()  # What is missing is told before anything starts.
+    server = EmbeddedStore(directory / "objects")
+    starting = asyncio.create_task(server.start())
+
+    async def embedded() -> ObjectStore:
+        return (await starting).store("tapehouse")
+
+    try:
+        yield embedded
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await server.stop()
 
 
 async def prove_choice(choice: DayChoice, *, lines: bool, plot: Path | None = None) -> DayProof:

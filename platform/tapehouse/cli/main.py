@@ -6,12 +6,17 @@ Commands live one per file in `cmd_<verb>.py` and are imported only when called,
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
-from tapehouse.core.errors import EXIT_USAGE, TapehouseError
+from cyclopts import App, CycloptsError, Parameter
+
+from tapehouse.core.errors import EXIT_MISSING, EXIT_USAGE, InvariantError, MissingError, TapehouseError
 
 EXIT_INTERRUPTED = 130
 
@@ -44,14 +49,20 @@ GROUPS = {
 }
 
 
-def build() -> App:
-    """The command tree; no command's module is imported."""
+def build(arguments: Sequence[str] = ()) -> App:
+    """The command tree; no command's module is imported.
+
+    Args:
+        arguments: What was called: that one command's page of help is its own docstring, examples included, and not
+            the one line that lists show of the others.
+    """
     app = App(
         name="tapehouse",
         help="A flight recorder for a trading desk that you can rewind.\n\nStart with `tapehouse demo`.",
         version=version("tapehouse"),
         help_format="markdown",
         suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative_iterable=()),
     )
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
     for group in groups.values():
@@ -59,12 +70,15 @@ def build() -> App:
     for name, (target, text) in COMMANDS.items():
         group_name, _, verb = name.rpartition(" ")
         parent = groups[group_name] if group_name else app
-        parent.command(f"tapehouse.cli.{target}", name=verb, help=text)
+        called = list(arguments[: len(name.split())]) == name.split()
+        parent.command(f"tapehouse.cli.{target}", name=verb, help=None if called else text)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is also the process's own when called as a program."""
+    if arguments is None:  # Whoever ends us with SIGTERM gets the same tidy end as with Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     if arguments is None:
         sys.exit(code)
@@ -72,18 +86,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code; never raises a TapehouseError."""
+    """Run one command and return its exit code; whatever goes wrong is one line on standard error.
+
+    With TAPEHOUSE_TRACEBACK set, an error that is nobody's but ours is shown with its traceback.
+    """
     try:
-        result = build()(arguments, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        return EXIT_USAGE
+        result = build(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # A reader that has gone is noticed here, not while Python ends.
+    except CycloptsError as error:
+        error.verbose = False
+        return _tell(f"{str(error).strip()} ({_help_of(error)})", EXIT_USAGE)
     except TapehouseError as error:
-        print(f"tapehouse: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("tapehouse: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _tell("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # The reader of our output has gone; nothing is left to say.
+        # Nobody reads what we say any more; what is still buffered goes nowhere, without a complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _show_traceback()
+        return _tell(str(_from_system(error)), EXIT_MISSING)
+    except Exception as error:
+        _show_traceback()
+        told = InvariantError(
+            f"{type(error).__name__}: {error}",
+            hint="this is a bug: please report it; TAPEHOUSE_TRACEBACK=1 shows where",
+        )
+        return _tell(str(told), told.exit_code)
     return result if isinstance(result, int) else 0
+
+
+def _tell(message: str, code: int) -> int:
+    """Say what went wrong, in one line whatever it holds."""
+    print(f"tapehouse: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _help_of(error: CycloptsError) -> str:
+    """Where the user finds how it is used."""
+    return f"see {' '.join(['tapehouse', *(error.command_chain or ())])} --help"
+
+
+def _from_system(error: OSError) -> MissingError:
+    """What the operating system refused, told as what is lacking."""
+    hints = {
+        errno.ENOSPC: "free some space there",
+        errno.EDQUOT: "free some space there",
+        errno.EACCES: "check its owner and mode",
+        errno.EPERM: "check its owner and mode",
+        errno.EROFS: "choose another place",
+    }
+    subject = error.filename if isinstance(error.filename, str) else ""
+    return MissingError(error.strerror or str(error), subject=subject, hint=hints.get(error.errno or 0, ""))
+
+
+def _show_traceback() -> None:
+    if os.environ.get("TAPEHOUSE_TRACEBACK"):
+        traceback.print_exc()

@@ -13,7 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tapehouse.core.errors import UsageError
+from tapehouse.core.units import NS_PER_SECOND
+
 T = TypeVar("T")
+SECONDS_MAX = 1e9  # some thirty years
 _NARROWEST = 140  # where the output is no terminal, tables need not fit one
 console = Console(width=None if sys.stdout.isatty() else _NARROWEST)
 diagnostics = Console(stderr=True)
@@ -25,6 +29,23 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+def compile_kernels(*, quiet: bool = False) -> None:
+    """Compile the kernels where this machine has not yet: once, and before connections wait for it."""
+    from tapehouse.app.warm import is_warm, warm
+
+    if not is_warm():
+        if not quiet:
+            diagnostics.print("compiling the kernels, once on this machine …", highlight=False)
+        warm()
+
+
+def read_seconds(seconds: float, option: str) -> int:
+    """Seconds as the user gave them, in ns; raises UsageError where no time is that long."""
+    if not 0 <= seconds <= SECONDS_MAX:
+        raise UsageError(f"{seconds:g} seconds", subject=option, hint=f"0 to {SECONDS_MAX:g}")
+    return int(seconds * NS_PER_SECOND)
 
 
 def print_json(value: Any) -> None:

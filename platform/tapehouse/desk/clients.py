@@ -1,7 +1,8 @@
 """Each client's recent commands and their outcomes: what makes a repeated command have one effect.
 
 A client's numbers only grow. A number seen before is answered with its first outcome; one below the window that is
-kept is answered `expired` and never run. All of it is machine state: bounded, in snapshots, in the digest.
+kept is answered `expired` and never run. All of it is machine state: bounded, in snapshots, in the digest. What the
+bound costs: of CLIENTS_MAX clients the one that was silent longest is forgotten, and a repeat of its would run again.
 """
 
 from __future__ import annotations

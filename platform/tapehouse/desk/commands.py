@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
 from tapehouse.log.envelope import Registry
 
 ACCOUNT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from tapehouse.book import best_price, depth, level_size
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.money import OVERFLOW, multiply_divide, notional
+from tapehouse.desk.money import MONEY_MAX, OVERFLOW, contract_value, multiply_divide
 from tapehouse.desk.state import (
     CASH,
     COST,
@@ -32,6 +32,7 @@ from tapehouse.desk.state import (
     LIMIT_POSITION,
     LOT,
     MONEY_EXPONENT,
+    MULTIPLIER,
     NOW,
     OPEN_BUY,
     OPEN_SELL,
@@ -81,6 +82,7 @@ _BID, _ASK = int(Side.BID), int(Side.ASK)
 _ACCEPTED, _REJECTED, _CANCELLED = int(Action.ACCEPTED), int(Action.REJECTED), int(Action.CANCELLED)
 _FILLED = int(Action.FILL)
 _UNDEFINED = UNDEFINED
+_MONEY_MAX = MONEY_MAX
 MAKER, TAKER = 0, 1
 
 
@@ -144,6 +146,12 @@ def emit_order(
 
 
 @kernel()
+def too_large(amount: Int) -> Int:
+    """Whether an amount of money is beyond what accounts may keep; OVERFLOW is."""
+    return amount > _MONEY_MAX or amount < -_MONEY_MAX
+
+
+@kernel()
 def book_fill(
     desk: State,
     out: Array,
@@ -156,12 +164,13 @@ def book_fill(
     size: Int,
     liquidity: Int,
 ) -> None:
-    """Book one fill into the account and write its FILL record."""
+    """Book one fill into the account and write its FILL record; OVERFLOWS counts amounts beyond MONEY_MAX."""
     money = desk.accounts[account, slot]
     exponent = desk.instruments[slot, MONEY_EXPONENT]
-    value = notional(price, size, exponent, powers)
+    multiplier = desk.instruments[slot, MULTIPLIER]
+    value = contract_value(price, size, multiplier, exponent, powers)
     fee = multiply_divide(value, desk.fees[liquidity], FEE_UNIT)
-    if value == OVERFLOW or fee == OVERFLOW:
+    if too_large(value) or too_large(fee):
         desk.counters[OVERFLOWS] += 1
         return
     sign = 1 if side == BUY else -1
@@ -171,7 +180,7 @@ def book_fill(
         money[COST] += sign * value
     else:
         closed = size if size < held else held
-        closed_value = notional(price, closed, exponent, powers)
+        closed_value = contract_value(price, closed, multiplier, exponent, powers)
         released = money[COST] if closed == held else multiply_divide(money[COST], closed, held)
         money[REALISED] += -sign * closed_value - released
         money[COST] += -released + sign * (value - closed_value)
@@ -180,6 +189,9 @@ def book_fill(
     money[FEES] += fee
     money[FILLS] += 1
     money[VOLUME] += size
+    if too_large(money[CASH]) or too_large(money[COST]) or too_large(money[REALISED]) or too_large(money[FEES]):
+        desk.counters[OVERFLOWS] += 1
+        return
     desk.counters[FILL_COUNT] += 1
     row = emit(desk, out, slot, _FILL, _FILLED, side, liquidity, order_id, price, size)
     out[row, 0] = desk.counters[FILL_COUNT]
@@ -202,7 +214,7 @@ def check_risk(desk: State, powers: Array, slot: Int, account: Int, side: Int, p
         return BAD_SIZE
     if price <= 0 or price == _UNDEFINED or price % contract[TICK] != 0:
         return BAD_PRICE
-    value = notional(price, size, contract[MONEY_EXPONENT], powers)
+    value = contract_value(price, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
     if value == OVERFLOW or value > limits[LIMIT_NOTIONAL]:
         return TOO_LARGE
     position = money[POSITION]
@@ -362,11 +374,13 @@ def fill_resting(desk: State, out: Array, powers: Array, slot: Int, at: Int, pri
 
 @kernel()
 def on_trade(desk: State, out: Array, powers: Array, slot: Int, price: Int, size: Int, aggressor: Int) -> None:
-    """A trade printed: queues ahead shrink, and what reaches our orders fills them.
+    """A trade printed: queues ahead shrink, and what reaches our orders fills them; one without price or size does not.
 
     Args:
         aggressor: The DBN side of the aggressor; orders on the other side trade. None: only trades through a price.
     """
+    if price == _UNDEFINED or size == _UNDEFINED or size <= 0:
+        return
     desk.instruments[slot, LAST_TRADE] = price
     left = size
     at = 0

@@ -6,9 +6,11 @@ Source: schoolbook 64 x 64 -> 128-bit multiplication in 32-bit halves, and long 
 from __future__ import annotations
 
 import numpy as np
+
 from tapehouse.core.kernel import Array, Int, kernel
 
 OVERFLOW = -(2**63)  # the result that stands for "does not fit"; no amount of money has this value
+MONEY_MAX = 2**61  # of every amount that is kept, so that two of them can be added without a wrap
 SCALE_MAX = 18  # the largest power of ten that a rescaling divides or multiplies by
 POWERS = np.array([10**exponent for exponent in range(SCALE_MAX + 1)], np.int64)
 
@@ -74,3 +76,12 @@ def notional(price: Int, size: Int, exponent: Int, powers: Array) -> Int:
     if exponent == 0 or product == OVERFLOW:
         return product
     return multiply_divide(product, powers[exponent], 1)
+
+
+@kernel()
+def contract_value(price: Int, size: Int, multiplier: Int, exponent: Int, powers: Array) -> Int:
+    """What `size` contracts are worth at a price: `notional` of the units that they stand for; OVERFLOW as there."""
+    if multiplier == 1:
+        return notional(price, size, exponent, powers)
+    units = multiply_divide(size, multiplier, 1)
+    return units if units == OVERFLOW else notional(price, units, exponent, powers)

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError
 from tapehouse.core.ids import encode_token
 from tapehouse.desk.commands import EVENTS, AccountOpened

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+
 from tapehouse.book.projection import fixed_text
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.core.kernel import Array, Int, kernel
@@ -75,6 +76,25 @@ def find_order(table: Array, rows: Int, order_id: Int) -> Int:
 
 
 @kernel()
+def open_order(order: Array, array: Array, at: Int) -> None:
+    """Fill the row of a new order from its ACCEPTED or REJECTED record."""
+    packed = array[at, 7]
+    order[ID] = array[at, 3]
+    order[INSTRUMENT] = array[at, 6] & 0xFFFFFFFF
+    order[ACCOUNT] = array[at + 1, 0]
+    order[NUMBER] = array[at + 1, 1]
+    order[SIDE] = (packed >> 8) & 255
+    order[PRICE] = array[at, 4]
+    order[SIZE] = array[at, 5]
+    order[LEFT] = array[at, 5]
+    order[FILLED] = 0
+    order[FILLS] = 0
+    order[STATUS] = WORKING if packed & 255 == _ACCEPTED else REJECTED
+    order[REASON] = (packed >> 24) & 255
+    order[CREATED] = array[at, 0]
+
+
+@kernel()
 def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[Int, Int]:
     """Fold cells from row `start` on; return (row, why it stopped there).
 
@@ -104,19 +124,7 @@ def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[
                 if row == table.shape[0]:
                     return at, _FULL
                 order = table[row]
-                order[ID] = order_id
-                order[INSTRUMENT] = small & 0xFFFFFFFF
-                order[ACCOUNT] = account
-                order[NUMBER] = array[at + 1, 1]
-                order[SIDE] = (packed >> 8) & 255
-                order[PRICE] = array[at, 4]
-                order[SIZE] = array[at, 5]
-                order[LEFT] = array[at, 5]
-                order[FILLED] = 0
-                order[FILLS] = 0
-                order[STATUS] = WORKING if action == _ACCEPTED else REJECTED
-                order[REASON] = (packed >> 24) & 255
-                order[CREATED] = array[at, 0]
+                open_order(order, array, at)
                 counts[ROWS] = row + 1
                 counts[LAST_ID] = order_id
                 if action == _REJECTED:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+
 from tapehouse.book.projection import fixed_text
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import format_time_ns, from_fixed
-from tapehouse.desk.money import OVERFLOW, POWERS, multiply_divide, notional, rescale_exponent
+from tapehouse.desk.money import OVERFLOW, POWERS, contract_value, multiply_divide, rescale_exponent
 from tapehouse.desk.names import Names
 from tapehouse.desk.orders_projection import EventsPosition
 from tapehouse.desk.state import ACCOUNTS_MAX, SYMBOL_IDS_MAX
@@ -43,9 +44,11 @@ _BID = int(Side.BID)
 
 
 @kernel()
-def book_fill(money: Array, sign: Int, price: Int, size: Int, fee: Int, exponent: Int, powers: Array) -> Int:
+def book_fill(
+    money: Array, sign: Int, price: Int, size: Int, fee: Int, multiplier: Int, exponent: Int, powers: Array
+) -> Int:
     """Book one fill; returns its notional or OVERFLOW. What is closed releases its share of the cost."""
-    value = notional(price, size, exponent, powers)
+    value = contract_value(price, size, multiplier, exponent, powers)
     if value == OVERFLOW:
         return value
     position = money[POSITION]
@@ -54,7 +57,7 @@ def book_fill(money: Array, sign: Int, price: Int, size: Int, fee: Int, exponent
         money[COST] += sign * value
     else:
         closed = size if size < held else held
-        closed_value = notional(price, closed, exponent, powers)
+        closed_value = contract_value(price, closed, multiplier, exponent, powers)
         released = money[COST] if closed == held else multiply_divide(money[COST], closed, held)
         money[REALISED] += -sign * closed_value - released
         money[COST] += -released + sign * (value - closed_value)
@@ -67,12 +70,12 @@ def book_fill(money: Array, sign: Int, price: Int, size: Int, fee: Int, exponent
 
 
 @kernel()
-def fold_fills(table: Array, exponents: Array, array: Array, powers: Array) -> tuple[Int, Int]:
+def fold_fills(table: Array, exponents: Array, multipliers: Array, array: Array, powers: Array) -> tuple[Int, Int]:
     """Fold all cells; return (row, why it stopped there).
 
     Args:
         table: Shape (ACCOUNTS_MAX, SYMBOL_IDS_MAX, COLUMNS).
-        exponents: Shape (SYMBOL_IDS_MAX,): the money scale of each instrument id.
+        exponents, multipliers: Shape (SYMBOL_IDS_MAX,): the money scale and the multiplier of each instrument id.
         array: Shape (n, 8) int64 cells, whole records.
     """
     n = array.shape[0]
@@ -92,7 +95,10 @@ def fold_fills(table: Array, exponents: Array, array: Array, powers: Array) -> t
                 return at, _UNDEFINED_INSTRUMENT
             money = table[account, instrument]
             sign = 1 if (array[at, 7] >> 8) & 255 == _BID else -1
-            value = book_fill(money, sign, array[at, 4], array[at, 5], array[at + 1, 1], exponents[instrument], powers)
+            multiplier, exponent = multipliers[instrument], exponents[instrument]
+            value = book_fill(
+                money, sign, array[at, 4], array[at, 5], array[at + 1, 1], multiplier, exponent, powers
+            )
             if value == OVERFLOW:
                 return at, _OVERFLOWS
             if money[POSITION] != array[at + 1, 4] or money[CASH] != array[at + 1, 5]:
@@ -113,6 +119,7 @@ class PositionsProjection:
         self._names = Names()
         self._table = np.zeros((ACCOUNTS_MAX, SYMBOL_IDS_MAX, COLUMNS), np.int64)
         self._exponents = np.full(SYMBOL_IDS_MAX, _UNDEFINED_EXPONENT, np.int64)
+        self._multipliers = np.ones(SYMBOL_IDS_MAX, np.int64)
 
     @property
     def names(self) -> Names:
@@ -127,7 +134,7 @@ class PositionsProjection:
             IntegrityError: The fold disagrees with the position or cash that a fill states.
         """
         self._price(self._names.learn(cells))
-        at, why = fold_fills(self._table, self._exponents, words(cells), POWERS)
+        at, why = fold_fills(self._table, self._exponents, self._multipliers, words(cells), POWERS)
         if why == _FOLDED:
             return
         position = f"cell {header.first_ordinal + int(at)}"
@@ -142,6 +149,7 @@ class PositionsProjection:
 
     def _price(self, instruments: list[Instrument]) -> None:
         for instrument in instruments:
+            self._multipliers[instrument.id] = instrument.multiplier
             self._exponents[instrument.id] = rescale_exponent(
                 instrument.price_exponent, instrument.size_exponent, instrument.currency_exponent
             )
@@ -224,7 +232,8 @@ def average_price(cost: int, position: int, instrument: Instrument) -> str | Non
     if position == 0:
         return None
     exact = _EXACT.divide(
-        from_fixed(cost, instrument.currency_exponent), from_fixed(position, instrument.size_exponent)
+        from_fixed(cost, instrument.currency_exponent),
+        from_fixed(position * instrument.multiplier, instrument.size_exponent),
     )
     scaled = _EXACT.scaleb(exact, -instrument.price_exponent)
     return fixed_text(int(_EXACT.to_integral_value(scaled)), instrument.price_exponent)

@@ -42,6 +42,7 @@ class ReferenceDesk:
     money_exponent: int
     maker_fee_ppm: int
     taker_fee_ppm: int
+    multiplier: int = 1
     working: list[WorkingOrder] = field(default_factory=list)
     position: int = 0
     cash: int = 0
@@ -51,8 +52,8 @@ class ReferenceDesk:
     fills: list[tuple[int, int, int]] = field(default_factory=list)  # order id, price, size
 
     def notional(self, price: int, size: int) -> int:
-        """price x size in the currency's unit."""
-        return half_away(Fraction(price * size) * Fraction(10) ** self.money_exponent)
+        """price x size x multiplier in the currency's unit."""
+        return half_away(Fraction(price * size * self.multiplier) * Fraction(10) ** self.money_exponent)
 
     def best(self, side: int) -> int | None:
         """The best displayed price of a side."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tapehouse.core.errors import DataError, IntegrityError, InvariantError
+
+from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.desk.money import SCALE_MAX, rescale_exponent
 from tapehouse.market import Instrument
 
@@ -30,13 +31,14 @@ ORDER_COLUMNS = 9
 POSITION, CASH, FEES, COST, REALISED, OPEN_BUY, OPEN_SELL, FILLS, VOLUME = range(9)
 ACCOUNT_COLUMNS = 9
 
-# Columns of `limits[account]`.
+# Columns of `limits[account]`; OPEN_ORDERS counts what rests in one instrument, of all accounts together.
 LIMIT_ORDER_SIZE, LIMIT_POSITION, LIMIT_NOTIONAL, LIMIT_OPEN_ORDERS, LIMIT_KILLED = range(5)
 LIMIT_COLUMNS = 5
 
 # Columns of `instruments[slot]`.
-INSTRUMENT_ID, TICK, LOT, MONEY_EXPONENT, LAST_TRADE = range(5)
-INSTRUMENT_COLUMNS = 5
+INSTRUMENT_ID, TICK, LOT, MONEY_EXPONENT, LAST_TRADE, MULTIPLIER = range(6)
+INSTRUMENT_COLUMNS = 6
+MULTIPLIER_MAX = 10**9
 
 # Entries of `counters`.
 NOW, INDEX, FILL_COUNT, FREE_HEAD, REJECTED, DECISIONS, OUT_ROWS, ORDINAL, OVERFLOWS = range(9)
@@ -83,7 +85,8 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     """Let the desk trade an instrument in a slot.
 
     Raises:
-        DataError: The slot is beyond INSTRUMENTS_MAX, or its exponents are too far apart for exact money.
+        DataError: The slot is beyond INSTRUMENTS_MAX, the exponents are too far apart for exact money, or the tick,
+            the lot or the multiplier is none.
     """
     if not 0 <= slot < INSTRUMENTS_MAX:
         raise DataError(
@@ -92,9 +95,14 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     exponent = rescale_exponent(instrument.price_exponent, instrument.size_exponent, instrument.currency_exponent)
     if abs(exponent) > SCALE_MAX:
         raise DataError(f"money would be scaled by 10^{exponent}", subject=instrument.symbol)
-    if instrument.multiplier != 1 and instrument.asset_class == "option":
-        raise InvariantError("options have no book slot", subject=instrument.symbol)
-    desk.instruments[slot] = (instrument.id, instrument.tick_size, instrument.lot_size, exponent, 0)
+    if instrument.tick_size < 1 or instrument.lot_size < 1:
+        raise DataError(
+            f"a tick of {instrument.tick_size} and a lot of {instrument.lot_size}", subject=instrument.symbol
+        )
+    if not 1 <= instrument.multiplier <= MULTIPLIER_MAX:
+        raise DataError(f"a multiplier of {instrument.multiplier}", subject=instrument.symbol)
+    terms = (instrument.id, instrument.tick_size, instrument.lot_size, exponent, 0, instrument.multiplier)
+    desk.instruments[slot] = terms
 
 
 def snapshot(desk: Desk) -> bytes:

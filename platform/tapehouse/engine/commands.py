@@ -44,21 +44,21 @@ class CommandDesk:
 
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
-        command_sequence = int(record["sequence"][0])
+        unread = f"cmds:{int(record['sequence'][0])}"  # stands for the id of what has none
         try:
-            envelope = read_envelope(unpack_payload(record))
+            payload = unpack_payload(record)
+            envelope = read_envelope(payload)
         except DataError as error:
-            self._answer(f"cmds:{command_sequence}", f"cmds:{command_sequence}", _rejected(error))
+            self._answer(unread, unread, _rejected(error))
             return
         known = self._clients.find(envelope.client, envelope.number) if envelope.client else None
         if known is not None:
-            repeated: Outcome = {**known, "first": str(known["outcome"])}
             if known["outcome"] != "expired":
-                repeated["outcome"] = "repeated"
-            self._answer(envelope.id, envelope.correlation, repeated)
+                known = {**known, "outcome": "repeated", "first": known["outcome"]}
+            self._answer(envelope.id, envelope.correlation, known)
             return
         try:
-            outcome = self._decide(envelope, unpack_payload(record))
+            outcome = self._decide(envelope, payload)
         except DataError as error:
             outcome = _rejected(error)
         if envelope.client:
@@ -68,20 +68,20 @@ class CommandDesk:
     def _decide(self, envelope: Envelope, data: bytes) -> Outcome:
         _, command = COMMANDS.decode(data)
         if isinstance(command, SubmitOrder):
-            return self._submit(command, envelope.number)
+            return self._submit(command, envelope)
         if isinstance(command, CancelOrder):
             return self._cancel(command)
         if isinstance(command, SwitchKill):
-            return self._kill(command)
+            return self._kill(command, envelope)
         raise DataError(f"type {envelope.type} has no handler")
 
-    def _submit(self, command: SubmitOrder, number: int) -> Outcome:
+    def _submit(self, command: SubmitOrder, envelope: Envelope) -> Outcome:
         engine = self._engine
         slot = engine.slot_of(command.instrument)
-        instrument = next(i for i in engine.instruments.values() if i.symbol == command.instrument)
+        instrument = engine.instrument_at(slot)
         price = instrument.fixed_price(command.price)
         size = instrument.fixed_size(command.size)
-        account = self._account(command.account)
+        account = self._account(command.account, envelope)
         counters = engine.desk.counters
         order_id = int(counters[ORDINAL]) << INDEX_BITS | int(counters[INDEX])
         reason = submit(
@@ -96,7 +96,7 @@ class CommandDesk:
             price,
             size,
             _TIME_IN_FORCE[command.time_in_force],
-            number,
+            envelope.number,
         )
         if reason:
             return {"outcome": "rejected", "reason": REASONS[reason], "order_id": order_id}
@@ -105,14 +105,14 @@ class CommandDesk:
     def _cancel(self, command: CancelOrder) -> Outcome:
         engine = self._engine
         slot = engine.slot_of(command.instrument)
-        account = self._account(command.account)
-        if cancel_order(engine.desk, engine.out, slot, account, command.order_id):
+        account = self._accounts.get(command.account)
+        if account is None or cancel_order(engine.desk, engine.out, slot, account, command.order_id):
             return {"outcome": "rejected", "reason": REASONS[UNKNOWN_ORDER], "order_id": command.order_id}
         return {"outcome": "accepted", "order_id": command.order_id}
 
-    def _kill(self, command: SwitchKill) -> Outcome:
+    def _kill(self, command: SwitchKill, envelope: Envelope) -> Outcome:
         engine = self._engine
-        account = self._account(command.account)
+        account = self._account(command.account, envelope)
         engine.desk.limits[account, LIMIT_KILLED] = 1 if command.on else 0
         if command.on:
             for instrument in sorted(engine.instruments):
@@ -122,7 +122,7 @@ class CommandDesk:
                     cancel_side(engine.desk, engine.out, slot, account, SELL)
         return {"outcome": "accepted"}
 
-    def _account(self, name: str) -> int:
+    def _account(self, name: str, command: Envelope) -> int:
         """The number of an account; a new name opens one."""
         number = self._accounts.get(name)
         if number is None:
@@ -130,7 +130,7 @@ class CommandDesk:
             if number >= ACCOUNTS_MAX:
                 raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
             self._accounts[name] = number
-            self._emit("account.opened", name, name, {"account": name, "number": number})
+            self._emit("account.opened", command.id, command.correlation, {"account": name, "number": number})
         return number
 
     def _answer(self, causation: str, correlation: str, outcome: Outcome) -> None:
@@ -144,8 +144,8 @@ class CommandDesk:
             id=deterministic_id(kind, int(counters[ORDINAL]), int(counters[INDEX])),
             type=kind,
             version=1,
-            causation=causation[:64],
-            correlation=correlation[:64],
+            causation=causation,
+            correlation=correlation,
             time=engine.now,
             body=body,
         )
@@ -160,10 +160,11 @@ class CommandDesk:
         """Become what `snapshot` returned."""
         sections = unpack_sections(data)
         try:
-            self._accounts = {str(name): int(number) for name, number in json.loads(sections["accounts"]).items()}
-            self._clients = Clients.restore(sections["clients"])
-        except (KeyError, ValueError) as error:
+            accounts = {str(name): int(number) for name, number in json.loads(sections["accounts"]).items()}
+            clients = Clients.restore(sections["clients"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise IntegrityError("the accounts of a snapshot are damaged", hint="refold the log") from error
+        self._accounts, self._clients = accounts, clients
 
 
 def _rejected(error: DataError) -> Outcome:

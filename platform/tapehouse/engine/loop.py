@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.book import apply, best_price, best_size, level_size, set_level
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
@@ -29,6 +30,7 @@ from tapehouse.desk.state import (
     ORDER_SIDE,
     ORDINAL,
     OUT_ROWS,
+    OVERFLOWS,
     POSITION,
     SYMBOL_IDS_MAX,
     TICK,
@@ -70,7 +72,17 @@ from tapehouse.market import KIND_SKIPPED_FROM, Action, Flag, Kind, Side
 from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
 
 # Why the loop returned.
-DONE, SLOW_RECORD, STRATEGY_TURN, OUTPUT_FULL, UNKNOWN_KIND, UNDEFINED_INSTRUMENT, TIME_BACKWARDS, BAD_RECORD = range(8)
+(
+    DONE,
+    SLOW_RECORD,
+    STRATEGY_TURN,
+    OUTPUT_FULL,
+    UNKNOWN_KIND,
+    UNDEFINED_INSTRUMENT,
+    BAD_RECORD,
+    BAD_INTENTS,
+    MONEY_OVERFLOW,
+) = range(9)
 
 OUTPUT_MARGIN = 2048  # rows that one record may produce at most: 64 fills, 16 intents of 10 records or 64 cancels
 STRATEGY_ACCOUNT = 0
@@ -81,7 +93,7 @@ _STATUS, _OPTION_QUOTE, _CLOCK, _GAP, _RAW = (
     int(Kind.STATUS), int(Kind.OPTION_QUOTE), int(Kind.CLOCK), int(Kind.GAP), int(Kind.RAW),
 )  # fmt: skip
 _COMMAND, _DEFINITION, _EPOCH = int(Kind.COMMAND), int(Kind.DEFINITION), int(Kind.EPOCH)
-_TRADE_ACTION = int(Action.TRADE)
+_TRADE_ACTION, _CLEAR_ACTION = int(Action.TRADE), int(Action.CLEAR)
 _BID = int(Side.BID)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
@@ -136,7 +148,10 @@ def make_scratch() -> Scratch:
 
 @kernel()
 def _book_record(desk: State, books: State, out: Array, powers: Array, words: Array, row: Int, slot: Int) -> None:
-    """An MBO or MBP record: trades first, then the book, then what the change means for our resting orders."""
+    """An MBO or MBP record: trades first, then the book, then what the change means for our resting orders.
+
+    A book that is cleared or told anew says nothing of the queues: they keep their length until it is whole again.
+    """
     packed = words[row, 7]
     action = packed & 255
     side = (packed >> 8) & 255
@@ -153,21 +168,28 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
     after = level_size(books, slot, which, price)
     if after > before:
         on_liquidity(desk, out, powers, slot, which, price, after - before)
-    shrink_queues(desk, books, slot)
+    if action != _CLEAR_ACTION and (packed >> 16) & _SNAPSHOT == 0:
+        shrink_queues(desk, books, slot)
 
 
 @kernel()
-def _quote_record(desk: State, books: State, routes: State, words: Array, row: Int, slot: Int) -> None:
-    """A QUOTE record replaces the one level of each side that the last one set."""
+def _quote_record(
+    desk: State, books: State, routes: State, out: Array, powers: Array, words: Array, row: Int, slot: Int
+) -> None:
+    """A QUOTE record replaces the one level of each side that the last one set; new size may meet our orders."""
     quotes = routes.quotes[slot]
     for which in range(2):
         price = words[row + which, 4]
         size = words[row + which, 5]
+        before = level_size(books, slot, which, price)
         if quotes[which] != _UNDEFINED and quotes[which] != price:
             set_level(books, slot, which, quotes[which], 0)
         quotes[which] = price
         if price != _UNDEFINED:
             set_level(books, slot, which, price, size)
+        after = level_size(books, slot, which, price)
+        if after > before:
+            on_liquidity(desk, out, powers, slot, which, price, after - before)
     shrink_queues(desk, books, slot)
 
 
@@ -227,8 +249,8 @@ def fill_view(desk: State, routes: State, scratch: State, slot: Int) -> None:
 
 @kernel()
 def act(desk: State, books: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int) -> None:
-    """Carry out the first `count` intents of the scratch, in order."""
-    for at in range(count if count < INTENTS_MAX else INTENTS_MAX):
+    """Carry out the first `count` intents of the scratch, 0 to INTENTS_MAX, in order."""
+    for at in range(count):
         intent = scratch.intents[at]
         side = BUY if intent[INTENT_SIDE] == BUY else SELL
         if intent[INTENT_KIND] == SUBMIT:
@@ -282,6 +304,8 @@ def run(
     limit = out.shape[0] - OUTPUT_MARGIN
     row = start
     if strategy_turn != 0:
+        if counters[OVERFLOWS] != 0:
+            return row, MONEY_OVERFLOW
         row += (words[row, 6] >> 56) & 255
     while row < n:
         if counters[OUT_ROWS] > limit:
@@ -313,7 +337,7 @@ def run(
             elif kind == _QUOTE:
                 if length < 2:
                     return row, BAD_RECORD
-                _quote_record(desk, books, routes, words, row, slot)
+                _quote_record(desk, books, routes, out, powers, words, row, slot)
             else:
                 _book_record(desk, books, out, powers, words, row, slot)
             flags = (words[row, 7] >> 16) & 255
@@ -321,8 +345,13 @@ def run(
                 fill_view(desk, routes, scratch, slot)
                 if python_strategy == _PYTHON:
                     return row, STRATEGY_TURN
+                scratch.intents[:] = 0  # What an earlier turn left here is in no snapshot.
                 count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
+                if count < 0 or count > INTENTS_MAX:
+                    return row, BAD_INTENTS
                 act(desk, books, scratch, out, powers, slot, count)
+            if counters[OVERFLOWS] != 0:
+                return row, MONEY_OVERFLOW
         elif kind != _STATUS and kind != _CLOCK and kind != _GAP and kind != _RAW and kind < KIND_SKIPPED_FROM:
             return row, UNKNOWN_KIND
         row += length

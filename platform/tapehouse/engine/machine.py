@@ -9,21 +9,33 @@ strategy and clients.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
+
 from tapehouse.book import define as define_book
 from tapehouse.book import make_books, restore_books, snapshot_books
 from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
-from tapehouse.core.errors import DataError, DecodeError, IntegrityError, StrategyError, TapehouseError
+from tapehouse.core.errors import DataError, DecodeError, IntegrityError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk import POWERS, define_instrument, make_desk
+from tapehouse.desk import BUY, POWERS, SELL, define_instrument, make_desk
 from tapehouse.desk import state as desk_state
-from tapehouse.desk.state import COUNTERS, INDEX, INSTRUMENTS_MAX, NOW, ORDINAL, OUT_ROWS, OVERFLOWS, SYMBOL_IDS_MAX
+from tapehouse.desk.state import (
+    COUNTERS,
+    INDEX,
+    INSTRUMENT_ID,
+    INSTRUMENTS_MAX,
+    NOW,
+    ORDINAL,
+    OUT_ROWS,
+    OVERFLOWS,
+    SYMBOL_IDS_MAX,
+)
 from tapehouse.engine import loop
 from tapehouse.engine.commands import CommandDesk
 from tapehouse.engine.guard import Guard, NoGuard
@@ -40,6 +52,8 @@ from tapehouse.engine.strategy import (
     NUMBER_VOLATILITY,
     PARAMETERS_MAX,
     SUBMIT,
+    TIMES_IN_FORCE,
+    CancelSide,
     CompiledStrategy,
     PythonStrategy,
     Strategy,
@@ -56,6 +70,12 @@ OUTPUT_ROWS = 16_384
 ORDERS_IN_BOOKS = 1 << 18
 OPTIONS_MAX = 1024
 DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
+_NO_PARAMETERS = np.zeros(PARAMETERS_MAX, np.int64)
+# What a restore replaces, and puts back where it fails.
+_STATE = (
+    *("instruments", "cells", "outputs", "halted"),
+    *("_routes", "_books", "_chain", "_desk", "_commands", "_decisions", "_memory", "_outputs"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +92,14 @@ class Engine:
     """One strategy on one tape; a `Machine` over TAPE frames."""
 
     name = "engine"
-    version = 1
+    version = 2
 
     def __init__(self, strategy: Strategy, *, guard: bool = True) -> None:
         self.strategy = strategy
         self._compiled = strategy if isinstance(strategy, CompiledStrategy) else None
         self._python: PythonStrategy | None = None if isinstance(strategy, CompiledStrategy) else strategy
-        self._guard = Guard(strategy.name) if guard and self._python is not None else NoGuard()
-        self._parameters = self._compiled.parameter_array() if self._compiled else np.zeros(PARAMETERS_MAX, np.int64)
+        self._guard = Guard(strategy) if guard and self._python is not None else NoGuard()
+        self._parameters = self._compiled.parameter_array() if self._compiled else _NO_PARAMETERS
         self._memory = np.zeros(MEMORY_WORDS, np.int64)
         self._scratch = loop.make_scratch()
         self._out = np.zeros((OUTPUT_ROWS, 8), np.int64)
@@ -93,6 +113,7 @@ class Engine:
         self._commands = CommandDesk(self)
         self.cells = 0
         self.outputs = 0  # cells decided so far: the ordinal that the next output will have
+        self.halted = False  # inside a frame, by an error: its state is none that a log leads to
 
     # What the command desk and reports may look at.
 
@@ -134,6 +155,10 @@ class Engine:
         known = sorted(i.symbol for i in self.instruments.values() if self._routes.slots[i.id] >= 0)
         raise DataError(f"unknown instrument {symbol!r}", hint=f"known: {', '.join(known[:10]) or 'none yet'}")
 
+    def instrument_at(self, slot: int) -> Instrument:
+        """The instrument of a book slot."""
+        return self.instruments[int(self._desk.instruments[slot, INSTRUMENT_ID])]
+
     def route(self, instrument_id: int) -> int:
         """The book slot of an instrument id, -1 where it has no book."""
         return int(self._routes.slots[instrument_id])
@@ -141,7 +166,15 @@ class Engine:
     # The fold.
 
     def apply(self, header: FrameHeader, cells: Cells) -> None:
-        """Fold whole records of TAPE; `header.first_ordinal` is the ordinal of `cells[0]`."""
+        """Fold whole records of TAPE; `header.first_ordinal` is the ordinal of `cells[0]`.
+
+        Raises:
+            DecodeError: A record is cut short, of an unknown kind, or of an instrument that nothing defined.
+            DataError: A definition contradicts an earlier one, or an amount of money does not fit.
+            StrategyError: The strategy broke its contract. After any of these the engine has `halted`.
+        """
+        check(not self.halted, "an engine that halted cannot go on", subject=self.name)
+        self.halted = True
         array = words(cells)
         row, turn = 0, 0
         while row < len(array) or turn:
@@ -154,7 +187,7 @@ class Engine:
             elif why == loop.SLOW_RECORD:
                 self._collect()  # a slow record may produce more than the loop's margin
                 length = int(cells["cells"][row])
-                self._slow(cells[row : row + length])
+                self._slow(cells[row : row + length], header.first_ordinal + row)
                 row += length
             elif why == loop.STRATEGY_TURN:
                 self._ask_python()
@@ -163,7 +196,7 @@ class Engine:
                 self._halt(why, header.first_ordinal + row, cells[row])
         self._collect()
         self.cells += len(cells)
-        check(int(self._desk.counters[OVERFLOWS]) == 0, "money overflowed 64 bits", subject=self.name)
+        self.halted = False
 
     def _run(self, array: Any, row: int, first_ordinal: int, turn: int) -> tuple[int, int]:
         function = self._compiled.on_market if self._compiled else loop.idle
@@ -199,17 +232,32 @@ class Engine:
             raise DecodeError(
                 f"instrument {int(cell['instrument'])} is used before its definition", subject="TAPE", position=position
             )
+        if why == loop.BAD_INTENTS:
+            raise StrategyError(
+                "it returned an impossible number of intents",
+                subject=f"strategy {self.strategy.name}",
+                position=position,
+                hint=f"0 to {INTENTS_MAX}",
+            )
+        if why == loop.MONEY_OVERFLOW:
+            raise _overflow(position)
         raise DecodeError("a record is cut short", subject="TAPE", position=position)
 
     # Slow records.
 
-    def _slow(self, record: Cells) -> None:
+    def _slow(self, record: Cells, ordinal: int) -> None:
         kind = int(record["kind"][0])
         if kind == Kind.DEFINITION:
-            self._define(read_definition(record))
+            try:
+                self._define(read_definition(record))
+            except DataError as error:
+                error.position = error.position or f"cell {ordinal}"
+                raise
             self.write(record, decided=False)
         elif kind == Kind.COMMAND:
             self._commands.handle(record)
+            if self._desk.counters[OVERFLOWS]:
+                raise _overflow(f"cell {ordinal}")
 
     def _define(self, instrument: Instrument) -> None:
         known = self.instruments.get(instrument.id)
@@ -243,7 +291,10 @@ class Engine:
         else:
             slot = int((routes.slots >= 0).sum())
             define_instrument(self._desk, slot, instrument)
-            define_book(self._books, slot, instrument.tick_size)
+            try:
+                define_book(self._books, slot, instrument.tick_size)
+            except UsageError as error:
+                raise DataError(error.message, subject=instrument.symbol, hint=error.hint) from error
             routes.slots[instrument.id] = slot
             routes.units[slot] = float(f"1e{instrument.price_exponent}")
         self.instruments[instrument.id] = instrument
@@ -308,28 +359,45 @@ class Engine:
             volatility=float(numbers[NUMBER_VOLATILITY]),
             chain_delta=float(numbers[NUMBER_CHAIN_DELTA]),
         )
+        position = f"cell {view[16]}"
+        intents = self._guarded(position, self._python.on_market, seen)
+        self._note_intents(intents, position)
+        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, len(intents))
+
+    def _guarded(self, position: str, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call a method of the strategy; whatever it raises is a StrategyError."""
         try:
             with self._guard:
-                intents = self._python.on_market(seen)
-        except TapehouseError:
+                return function(*arguments)
+        except StrategyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            subject = f"strategy {self.strategy.name}"
             raise StrategyError(
-                f"it raised {type(error).__name__}: {error}", subject=self._python.name, position=f"cell {view[16]}"
+                f"it raised {type(error).__name__}: {error}", subject=subject, position=position
             ) from error
+
+    def _note_intents(self, intents: Any, position: str) -> None:
+        """Write a Python strategy's intents where the loop carries them out, if they are what they must be."""
+        subject = f"strategy {self.strategy.name}"
+        if not isinstance(intents, list | tuple):
+            raise StrategyError(
+                f"it returned a {type(intents).__name__}, no list of intents", subject=subject, position=position
+            )
         if len(intents) > INTENTS_MAX:
             raise StrategyError(
-                f"{len(intents)} intents in one turn", subject=self._python.name, hint=f"{INTENTS_MAX} at most"
+                f"{len(intents)} intents in one turn", subject=subject, position=position, hint=f"{INTENTS_MAX} at most"
             )
-        rows = self._scratch.intents
-        for row, intent in zip(rows, intents, strict=False):
-            submit = isinstance(intent, Submit)
-            row[INTENT_KIND] = SUBMIT if submit else CANCEL_SIDE
+        for row, intent in zip(self._scratch.intents, intents, strict=False):
+            problem = _problem(intent)
+            if problem:
+                raise StrategyError(problem, subject=subject, position=position)
+            row[:] = 0
+            row[INTENT_KIND] = SUBMIT if isinstance(intent, Submit) else CANCEL_SIDE
             row[INTENT_SIDE] = intent.side
             if isinstance(intent, Submit):
                 row[INTENT_PRICE], row[INTENT_SIZE] = intent.price, intent.size
                 row[INTENT_TIME_IN_FORCE] = intent.time_in_force
-        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, len(intents))
 
     # State.
 
@@ -345,13 +413,24 @@ class Engine:
             "desk": desk_state.snapshot(self._desk),
             "instruments": json.dumps(definitions).encode(),
             "memory": self._memory.tobytes(),
-            "python": self._python.state() if self._python is not None else b"",
+            "python": self._python_state(),
             "seen": b"".join(array.tobytes() for array in seen),
         }
+
+    def _python_state(self) -> bytes:
+        if self._python is None:
+            return b""
+        state = self._guarded("state()", self._python.state)
+        if not isinstance(state, bytes):
+            raise StrategyError(
+                f"its state is a {type(state).__name__}, no bytes", subject=f"strategy {self.strategy.name}"
+            )
+        return state
 
     def snapshot(self) -> bytes:
         """The whole state; canonical."""
         check(not self._outputs, "outputs must be taken before a snapshot", subject=self.name)
+        check(not self.halted, "an engine that halted has no state to keep", subject=self.name)
         head = {
             "cells": self.cells,
             "outputs": self.outputs,
@@ -364,12 +443,28 @@ class Engine:
         """Become what `snapshot` returned.
 
         Raises:
-            IntegrityError: It is damaged, or of another strategy or other parameters.
+            IntegrityError: It is damaged, or of another strategy or other parameters; nothing has changed.
         """
-        sections = unpack_sections(snapshot)
-        head = json.loads(sections["head"])
-        if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
-            raise IntegrityError("the snapshot is of another strategy or other parameters", subject=self.strategy.name)
+        before = {name: getattr(self, name) for name in _STATE}
+        try:
+            sections = unpack_sections(snapshot)
+            head = json.loads(sections["head"])
+            if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
+                raise IntegrityError("the snapshot is of another strategy or other parameters")
+            self._load(sections)
+            self.cells, self.outputs = int(head["cells"]), int(head["outputs"])
+            self._outputs, self.halted = [], False
+            self._restore_python(sections["python"])
+        except BaseException as error:
+            for name, value in before.items():
+                setattr(self, name, value)
+            if isinstance(error, KeyError | ValueError | TypeError | DataError):
+                message = f"the snapshot cannot be read: {type(error).__name__} {error}"
+                raise IntegrityError(message, subject=self.name, hint="refold the log") from error
+            raise
+
+    def _load(self, sections: dict[str, bytes]) -> None:
+        """Replace every part of the state but the strategy's own."""
         self._routes = loop.make_routes()
         self._books = make_books(INSTRUMENTS_MAX, orders=ORDERS_IN_BOOKS)
         self._chain = make_chain(INSTRUMENTS_MAX, OPTIONS_MAX)
@@ -380,18 +475,27 @@ class Engine:
         restore_books(self._books, sections["books"])
         restore_chain(self._chain, sections["chain"])
         self._desk = desk_state.restore(sections["desk"])
+        self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
         self._decisions = DigestChain.from_state(sections["decisions"])
-        self._memory[...] = np.frombuffer(sections["memory"], np.int64)
+        self._memory = np.frombuffer(sections["memory"], np.int64).reshape(MEMORY_WORDS).copy()
         at = 0
         for array in (self._routes.tops, self._routes.quotes, self._routes.priced, self._routes.numbers):
             array[...] = np.frombuffer(sections["seen"][at : at + array.nbytes], array.dtype).reshape(array.shape)
             at += array.nbytes
-        if self._python is not None:
-            self._python.restore(sections["python"])
-        self.cells = int(head["cells"])
-        self.outputs = int(head["outputs"])
-        self._outputs.clear()
+        if at != len(sections["seen"]):
+            raise IntegrityError("a snapshot has bytes left over", subject=self.name, hint="refold the log")
+
+    def _restore_python(self, state: bytes) -> None:
+        """Restore the Python strategy; where it refuses, it gets back the state that it had."""
+        if self._python is None:
+            return
+        before = self._python_state()
+        try:
+            self._guarded("restore()", self._python.restore, state)
+        except StrategyError as error:
+            self._guarded("restore()", self._python.restore, before)
+            raise IntegrityError(error.message, subject=error.subject, hint="refold the log") from error
 
     def digest(self) -> bytes:
         """The state digest: BLAKE3 over the digests of books, desk, pricing, strategy and clients."""
@@ -411,6 +515,29 @@ class Engine:
 
 def _defined(value: int) -> int | None:
     return None if value == UNDEFINED else value
+
+
+def _problem(intent: object) -> str:
+    """What is wrong with an intent of a Python strategy; empty where nothing is."""
+    if not isinstance(intent, Submit | CancelSide):
+        return f"an intent is a {type(intent).__name__}"
+    if not isinstance(intent.side, int) or intent.side not in (BUY, SELL):
+        return f"the side of an intent is {intent.side!r}"
+    if isinstance(intent, CancelSide):
+        return ""
+    for value in (intent.price, intent.size):
+        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+            return f"the price or size of an order is {value!r}, no 64-bit integer"
+    return "" if intent.time_in_force in TIMES_IN_FORCE else f"a time in force is {intent.time_in_force!r}"
+
+
+def _overflow(position: str) -> DataError:
+    return DataError(
+        "an amount of money does not fit 64 bits",
+        subject="TAPE",
+        position=position,
+        hint="a price on the tape is beyond sense, or the currency's unit is too small",
+    )
 
 
 __all__ = ["COUNTERS", "Digests", "Engine"]

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import DataError
+from tapehouse.core.digest import DigestChain
+from tapehouse.core.errors import DataError, TapehouseError
 from tapehouse.core.metrics import Metrics
 from tapehouse.log import FrameWriter, Log, Message, Progress, open_frame
 from tapehouse.market import (
+    CELL_BYTES,
     PAYLOAD_BYTES_MAX,
     Cells,
     Instrument,
@@ -37,6 +40,7 @@ FEED_SOURCE, DESK_SOURCE = 1, 2  # the `source` of a feed's cells, and of those 
 APPEND_CELLS = 65_536  # appended in one go: several frames, whose encoding overlaps their acknowledgements
 COMMANDS_QUEUED_MAX = 4096
 CLOCK_INTERVAL_NS = 100_000_000
+_MARKET_KINDS = (int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(Kind.TRADE), int(Kind.OPTION_QUOTE))
 
 
 @dataclass(slots=True)
@@ -50,10 +54,15 @@ class TapeState:
     feed: str = ""
     progress: Progress | None = None
     commands_through: int = 0
+    feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
 
 
-async def read_tape(log: Log) -> TapeState:
-    """Fold a whole tape into what its next sequencer must know."""
+async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
+    """Fold a whole tape into what its next sequencer must know.
+
+    Args:
+        chain_feed: Chain the feed's cells too, for one who goes on with a feed and must know that it is the same.
+    """
     state = TapeState()
     extent = await log.extent()
     progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
@@ -64,7 +73,10 @@ async def read_tape(log: Log) -> TapeState:
         commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
         state.commands_through = max(state.commands_through, int(cells["sequence"][commands].max(initial=0)))
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
-        state.feed_cells += int((cells["source"] == FEED_SOURCE).sum())
+        of_feed = cells["source"] == FEED_SOURCE
+        state.feed_cells += int(of_feed.sum())
+        if chain_feed:
+            state.feed_chain.update(cells[of_feed].tobytes())
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
             state.instruments[instrument.id] = instrument
@@ -109,6 +121,11 @@ class Sequencer:
         self._pending_cells = 0
 
     @property
+    def name(self) -> str:
+        """The tape's."""
+        return self._log.name
+
+    @property
     def now(self) -> int:
         """The tape's present time: wall time, or the last receive time of a history."""
         if self.clock_source == "wall":
@@ -139,27 +156,37 @@ class Sequencer:
 
         Returns:
             Shape (highest feed id + 1,), dtype uint32: the tape's id of each feed id.
+
+        Raises:
+            DataError: The tape has an instrument of that name with other terms, or an underlying is missing.
         """
         table = np.zeros(max((i.id for i in instruments), default=0) + 1, np.uint32)
-        for instrument in instruments:
+        for instrument in sorted(instruments, key=lambda i: i.underlying != 0):  # what others derive from comes first
             key = (instrument.venue, instrument.symbol)
-            if key not in self._ids:
-                self._ids[key] = len(self._ids) + 1
-                underlying = int(table[instrument.underlying]) if instrument.underlying else 0
-                defined = replace(instrument, id=self._ids[key], underlying=underlying)
-                self.state.instruments[defined.id] = defined
+            number = self._ids.setdefault(key, len(self._ids) + 1)
+            underlying = int(table[instrument.underlying]) if instrument.underlying < len(table) else 0
+            if instrument.underlying and not underlying:
+                raise DataError(f"its underlying {instrument.underlying} is not declared", subject=instrument.symbol)
+            table[instrument.id] = number
+            defined = replace(instrument, id=number, underlying=underlying)
+            known = self.state.instruments.setdefault(number, defined)
+            if known is defined:
                 self._add(defined.definition(ts_recv=self.now, source=DESK_SOURCE))
-            table[instrument.id] = self._ids[key]
+            elif known != defined:
+                raise DataError(
+                    "the tape has it with other terms",
+                    subject=instrument.symbol,
+                    hint="an instrument's terms never change on one tape: record into another",
+                )
         return table
 
     async def feed(self, cells: Cells, table: np.ndarray) -> None:
-        """Append a feed's cells with the tape's instrument ids; earlier commands go first."""
-        cells = cells.copy()
-        ids = cells["instrument"]
-        if len(ids) and (int(ids.max()) >= len(table) or not table[ids].all()):
-            raise DataError("a feed used an instrument that it did not declare", subject=self._log.name)
-        cells["instrument"] = table[ids]
-        cells["source"] = FEED_SOURCE
+        """Append a feed's cells with the tape's instrument ids; earlier commands go first.
+
+        Raises:
+            DataError: A cell is of an instrument that the feed did not declare.
+        """
+        cells = as_taped(cells, table)
         self.state.feed_cells += len(cells)
         start = 0
         while start < len(cells):
@@ -239,9 +266,32 @@ class Sequencer:
         self._pending_cells += len(cells)
 
     @property
+    def pending_cells(self) -> int:
+        """Cells that the next `flush` will append."""
+        return self._pending_cells
+
+    @property
     def writer(self) -> FrameWriter:
         """The tape's writer."""
         return self._writer
+
+
+def as_taped(cells: Cells, table: np.ndarray) -> Cells:
+    """A feed's cells as its tape has them: with the tape's instrument ids, marked as the feed's.
+
+    Raises:
+        DataError: A cell is of an instrument that the feed did not declare; only what concerns no single one has none.
+    """
+    cells = cells.copy()
+    ids = cells["instrument"]
+    undeclared = ids >= len(table)
+    undeclared |= table[np.where(undeclared, 0, ids)] == 0
+    undeclared &= (ids != 0) | np.isin(cells["kind"], _MARKET_KINDS)
+    if undeclared.any():
+        raise DataError(f"the feed did not declare instrument {int(ids[undeclared][0])}", hint="this is the feed's bug")
+    cells["instrument"] = table[ids]
+    cells["source"] = FEED_SOURCE
+    return cells
 
 
 async def catch_up(sequencer: Sequencer, commands: Log) -> int:
@@ -251,6 +301,8 @@ async def catch_up(sequencer: Sequencer, commands: Log) -> int:
     async for message in commands.read(first, through=extent.last):
         await sequencer.offer_command(message)
         sequencer.admit_commands()
+        if sequencer.pending_cells >= APPEND_CELLS:
+            await sequencer.flush()
     await sequencer.flush()
     return max(extent.last, sequencer.state.commands_through)
 
@@ -269,24 +321,47 @@ async def record(
     skip: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Put a whole feed on the tape.
+    """Put a whole feed on the tape; where the feed fails, what it gave before is on the tape.
 
     Args:
         table: What `Sequencer.define` returned for the feed's instruments.
-        skip: Cells of the feed that the tape already holds, from an earlier run that was stopped.
+        skip: Cells of the feed that the tape already holds, from an earlier run that was stopped; they must be those
+            of `state.feed_chain`.
         on_progress: Called with the number of cells taken from the feed.
+
+    Raises:
+        DataError: The feed is not the one that the tape holds.
     """
     taken = 0
-    async for cells in batches:
-        taken += len(cells)
-        if taken <= skip:
-            continue
-        fresh = cells[len(cells) - (taken - skip) :] if taken - len(cells) < skip else cells
-        await sequencer.feed(fresh, table)
-        if on_progress:
-            on_progress(taken)
+    chain = DigestChain(CELL_BYTES)
+    recorded = sequencer.state.feed_chain.head()
+    try:
+        async for cells in batches:
+            old = min(len(cells), max(0, skip - taken))
+            taken += len(cells)
+            if old:
+                chain.update(as_taped(cells[:old], table).tobytes())
+                if taken >= skip and chain.head() != recorded:
+                    raise _other_feed(sequencer, skip)
+            if old < len(cells):
+                await sequencer.feed(cells[old:], table)
+            if on_progress:
+                on_progress(taken)
+    except TapehouseError:
+        await sequencer.flush()
+        raise
+    if taken < skip:
+        raise _other_feed(sequencer, skip)
     sequencer.admit_commands()
     await sequencer.flush()
+
+
+def _other_feed(sequencer: Sequencer, cells: int) -> DataError:
+    return DataError(
+        f"its {cells} cells are not those that this feed begins with",
+        subject=sequencer.name,
+        hint="it is another file or day of the same name: record it into a tape of its own",
+    )
 
 
 __all__ = ["ClockSource", "Sequencer", "TapeState", "catch_up", "listen", "read_tape", "record"]

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from numba import cfunc, float64, int64
+
+from tapehouse.core.errors import UsageError
 from tapehouse.desk import BUY, GTC, IOC, POST_ONLY, SELL
 
 # Entries of `view` (int64). Prices and sizes in the instrument's units, UNDEFINED where there is none.
@@ -46,6 +48,7 @@ NUMBERS = 2
 INTENT_KIND, INTENT_SIDE, INTENT_PRICE, INTENT_SIZE, INTENT_TIME_IN_FORCE = range(5)
 INTENT_COLUMNS = 5
 SUBMIT, CANCEL_SIDE = 1, 2
+TIMES_IN_FORCE = (GTC, IOC, POST_ONLY)
 INTENTS_MAX = 16  # of one call
 MEMORY_WORDS = 1024
 PARAMETERS_MAX = 64
@@ -134,7 +137,16 @@ class CompiledStrategy:
     parameters: dict[str, int] = field(default_factory=dict)
 
     def parameter_array(self) -> npt.NDArray[np.int64]:
-        """The parameters in their declared order."""
+        """The parameters in their declared order.
+
+        Raises:
+            UsageError: One is no 64-bit integer, or there are more than PARAMETERS_MAX.
+        """
+        if len(self.parameters) > PARAMETERS_MAX:
+            raise UsageError(f"{len(self.parameters)} parameters", subject=self.name, hint=f"{PARAMETERS_MAX} at most")
+        for name, value in self.parameters.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+                raise UsageError(f"parameter {name} is {value!r}, no 64-bit integer", subject=self.name)
         array = np.zeros(PARAMETERS_MAX, np.int64)
         array[: len(self.parameters)] = list(self.parameters.values())
         return array

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
 from tapehouse.book import ASK, BID, apply, best_price, best_size, define, make_books
 from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.core.kernel import Array, Int, State, kernel

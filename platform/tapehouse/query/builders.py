@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
 from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.kernels import REASONS

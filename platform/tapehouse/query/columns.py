@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
 from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Action, Cells, Instrument, Kind, Side, read_definition, records_of
 
@@ -59,6 +60,10 @@ class Dictionary:
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
             self.instruments[instrument.id] = instrument
+
+    def defines(self, symbol: str) -> bool:
+        """Whether an instrument has this symbol."""
+        return any(instrument.symbol == symbol for instrument in self.instruments.values())
 
     def symbols(self, ids: npt.NDArray[Any]) -> pl.Series:
         """The symbol of each id; null where nothing defined it."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import numpy as np
+
 from tapehouse.log import FrameHeader, Log, Progress, open_frame
 from tapehouse.market import Cells
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import duckdb
 import polars as pl
+
 from tapehouse.core.errors import DataError, MissingError, UsageError
 from tapehouse.desk.names import Names
 from tapehouse.log import Log
@@ -34,6 +35,8 @@ from tapehouse.query.table import Table
 from tapehouse.query.views import OrdersBuilder, PositionsBuilder, PricesBuilder, SurfaceBuilder
 
 TAPE, EVENTS = "tape", "events"
+INTERRUPT_PAUSE_S = 0.05
+_READING = ("select", "with", "from", "values")  # DuckDB knows the tables of statements that begin so
 _WORD = re.compile(r"[a-z_]+")
 # Nothing is fetched, and no Python variable is taken for a table.
 _CONFIGURATION = {
@@ -100,7 +103,7 @@ class QuerySession:
         self._connection = duckdb.connect(":memory:", config={**_CONFIGURATION, "threads": str(threads)})
         self._connection.execute("SET TimeZone = 'UTC'")
         listed = {"name": list(TABLES), "description": [kind.description for kind in TABLES.values()]}
-        self._connection.register("tables", pl.DataFrame(listed))
+        self._create("tables", pl.DataFrame(listed))
 
     async def sql(self, query: str) -> Table:
         """Answer one query; rows without ORDER BY come in the log's order as far as the query keeps it.
@@ -115,8 +118,9 @@ class QuerySession:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._connection.interrupt()
-            await asyncio.wait({task})
+            while not task.done():  # An interrupt that comes before the query has begun is lost.
+                self._connection.interrupt()
+                await asyncio.wait({task}, timeout=INTERRUPT_PAUSE_S)
             raise
 
     async def table(self, name: str) -> Table:
@@ -149,7 +153,7 @@ class QuerySession:
                 for builder in builders.values():
                     builder.take(header, cells)
             for name, builder in builders.items():
-                self._connection.register(name, builder.table())
+                self._create(name, builder.table())
                 self._built.add(name)
 
     def close(self) -> None:
@@ -162,13 +166,22 @@ class QuerySession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _create(self, name: str, frame: pl.DataFrame) -> None:
+        # A table of DuckDB's own, because the name of a registered frame would have to be spelled as it is here.
+        self._connection.register("incoming", frame)
+        self._connection.sql(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+        self._connection.unregister("incoming")
+
     def _mentioned(self, query: str) -> set[str]:
-        """Which tables a query refers to; where DuckDB cannot say, those whose names occur in it."""
+        """Which tables a query refers to; where DuckDB cannot say (as of DESCRIBE), those whose names occur in it."""
+        words = _WORD.findall(query.lower())
         try:
             found = {name.lower() for name in self._connection.get_table_names(query)}
-        except duckdb.Error:
-            found = set()
-        return (found or set(_WORD.findall(query.lower()))) & set(TABLES)
+        except duckdb.Error:  # It looks for columns too, in tables that are not there yet.
+            return set(words) & set(TABLES)
+        if not found and words and words[0] not in _READING:
+            found = set(words)
+        return found & set(TABLES)
 
     def _run(self, query: str) -> Table:
         try:

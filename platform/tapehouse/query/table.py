@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
 from tapehouse.core.errors import MissingError
 
 if TYPE_CHECKING:

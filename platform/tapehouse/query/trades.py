@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+
 from tapehouse.core.errors import MissingError
 from tapehouse.log import Log
 from tapehouse.query.builders import TradesBuilder
@@ -25,18 +26,24 @@ async def read_trades(
     """
     dictionary = Dictionary()
     builder = TradesBuilder(dictionary)
-    async for header, cells in read_frames(tape, as_of=None if end is None else end - 1):
+    async for header, cells in read_frames(tape):
         dictionary.learn(cells)
+        if end is not None and header.first_time >= end:
+            if symbol is None or dictionary.defines(symbol):
+                break
+            continue  # Nothing more is wanted, but to know whether there is such a symbol at all.
         if start is None or header.last_time >= start:
             builder.take(header, cells)
     trades = builder.table()
     if symbol is not None:
-        known = sorted({instrument.symbol for instrument in dictionary.instruments.values()})
-        if symbol not in known:
+        if not dictionary.defines(symbol):
+            known = sorted({instrument.symbol for instrument in dictionary.instruments.values()})
             raise MissingError(
                 f"no instrument {symbol!r}", subject=tape.name, hint=f"there are {', '.join(known[:10]) or 'none yet'}"
             )
         trades = trades.filter(pl.col("symbol") == symbol)
+    if end is not None:
+        trades = trades.filter(pl.col("ts_ns") < end)
     if start is not None:
         trades = trades.filter(pl.col("ts_ns") >= start)
     return Table(trades)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from tapehouse.book.projection import PricesProjection
 from tapehouse.desk import orders_projection as orders_columns
 from tapehouse.desk import positions_projection as positions_columns
@@ -126,9 +127,9 @@ class SurfaceBuilder:
     """Every option with its last quote, the volatility that this implies, its value and Greeks."""
 
     _SCHEMA = {  # noqa: RUF012  (a constant)
-        "underlying": _TEXT, "symbol": _TEXT, "expiry": _TIME, "strike": _NUMBER, "option_type": _TEXT, "forward": _NUMBER,
-        "volatility": _NUMBER, "price": _NUMBER, "delta": _NUMBER, "gamma": _NUMBER, "vega": _NUMBER,
-        "theta": _NUMBER, "quoted_bid": _NUMBER, "quoted_ask": _NUMBER, "quoted_mark": _NUMBER,
+        "underlying": _TEXT, "symbol": _TEXT, "expiry": _TIME, "strike": _NUMBER, "option_type": _TEXT,
+        "forward": _NUMBER, "volatility": _NUMBER, "price": _NUMBER, "delta": _NUMBER, "gamma": _NUMBER,
+        "vega": _NUMBER, "theta": _NUMBER, "quoted_bid": _NUMBER, "quoted_ask": _NUMBER, "quoted_mark": _NUMBER,
         "quoted_bid_volatility": _NUMBER, "quoted_ask_volatility": _NUMBER, "quoted_mark_volatility": _NUMBER,
         "open_interest": _WHOLE, "quoted_at": _TIME, "as_of": _TIME,
     }  # fmt: skip

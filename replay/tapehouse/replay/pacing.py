@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import UsageError
 
 SPEED_MAX = 1_000_000.0
-SPIN_NS = 1_200_000  # the last stretch before a due time is spun through: event loops wake to the millisecond
+SPIN_NS = 2_000_000  # the last stretch before a due time is spun through: event loops wake to the millisecond
+STILL_READINGS_MAX = 1_000  # of a clock in a row, before it is taken for one that only moves when somebody sleeps
 LATENESS_SAMPLES_MAX = 1_000_000
 
 
@@ -53,8 +55,13 @@ class Pacer:
         due = self.due_ns(tape_time)
         await self._clock.sleep_until(due - SPIN_NS)
         now = self._clock.monotonic_ns()
+        still = 0
         while now < due:
-            now = self._clock.monotonic_ns()
+            before, now = now, self._clock.monotonic_ns()
+            still = still + 1 if now == before else 0
+            if still >= STILL_READINGS_MAX:
+                await self._clock.sleep_until(due)
+                still = 0
         self._lateness[self.samples % LATENESS_SAMPLES_MAX] = now - due
         self.samples += 1
 

@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+
 from tapehouse.market import Cells
 from tapehouse.replay.session import SessionReport
-
-DECISION_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,23 +76,31 @@ def first_difference(left: Cells, right: Cells) -> str:
 
 
 def verdict(results: list[PathResult], outputs: dict[str, Cells]) -> Proof:
-    """Judge the paths; the first one is what the others are held against."""
+    """Judge the paths; the first one is what the others are held against.
+
+    Args:
+        outputs: The decision records of the paths, by name, where they are known: they tell where two runs part.
+    """
     proof = Proof(paths=tuple(results))
-    if proof.equal:
-        return proof
-    first = results[0]
-    for other in results[1:]:
-        if other.decision_digest != first.decision_digest and first.name in outputs and other.name in outputs:
+    if not results:
+        return Proof(paths=(), difference="there is nothing to compare")
+    differences = (_difference(results[0], other, outputs) for other in results[1:])
+    return Proof(paths=proof.paths, difference=next(filter(None, differences), ""))
+
+
+def _difference(first: PathResult, other: PathResult, outputs: dict[str, Cells]) -> str:
+    """How a path differs from the first one; empty where it does not."""
+    names = f"{first.name} and {other.name}"
+    if (other.decision_digest, other.decisions) != (first.decision_digest, first.decisions):
+        where = ""
+        if first.name in outputs and other.name in outputs:
             where = first_difference(outputs[first.name], outputs[other.name])
-            if where:
-                return Proof(paths=proof.paths, difference=f"{first.name} and {other.name} part at {where}")
-        if other.cells != first.cells:
-            return Proof(
-                paths=proof.paths, difference=f"{first.name} has {first.cells} cells, {other.name} {other.cells}"
-            )
-        if other.state_digest != first.state_digest:
-            return Proof(
-                paths=proof.paths,
-                difference=f"{first.name} and {other.name} decided alike but their states differ at cell {first.cells}",
-            )
-    return Proof(paths=proof.paths, difference="the digests differ")
+        if where:
+            return f"{names} part at {where}"
+        if other.cells == first.cells:
+            return f"{names} decided differently: {first.decisions} and {other.decisions} decisions"
+    if other.cells != first.cells:
+        return f"{first.name} has {first.cells} cells, {other.name} {other.cells}"
+    if other.state_digest != first.state_digest:
+        return f"{names} decided alike but their states differ at cell {first.cells}"
+    return ""

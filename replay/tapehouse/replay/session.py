@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
+
 from tapehouse.core.clock import Clock
 from tapehouse.engine import Digests, Engine
 from tapehouse.log import FrameHeader, Log, Progress, open_frame
@@ -18,6 +20,7 @@ from tapehouse.market import Cells
 from tapehouse.replay.pacing import Pacer
 
 YIELD_CELLS = 65_536  # folded between two moments in which other tasks may run
+_FOR_EVER = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +82,10 @@ class Session:
         """Replay to the end, or through the sequence asked for.
 
         Raises:
-            GapError, DecodeError, IntegrityError: The tape is damaged; the sequence is named.
+            GapError, DecodeError, IntegrityError: The tape is damaged or its beginning missing; the sequence is named.
         """
         extent = await self._tape.extent()
-        progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
+        progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=0)
         start = self._clock.monotonic_ns()
         since_yield = 0
         async for message in self._tape.read(extent.first, through=self._through):
@@ -102,13 +105,15 @@ class Session:
         if self._pace.speed is not None:
             if self._pacer is None:
                 self._pacer = Pacer(self._clock, self._pace.speed, start_time=header.first_time)
-                self._paced_until = header.first_time + (self._pace.paced_ns or 2**62)
+                held = self._pace.paced_ns
+                self._paced_until = _FOR_EVER if held is None else header.first_time + held
+            times = np.maximum.accumulate(np.where(cells["cells"] > 0, cells["ts_recv"], np.iinfo(np.int64).min))
             while at < len(cells):
-                due = int(cells["ts_recv"][at])
+                due = int(times[at])
                 if due > self._paced_until:
                     break
                 await self._pacer.wait(due)
-                end = self._due_end(cells, at)
+                end = self._due_end(cells, times, at)
                 self._apply(header, cells[at:end], at)
                 at = end
                 self._paced_wall_ns = self._clock.monotonic_ns() - wall_start
@@ -116,12 +121,11 @@ class Session:
         if at < len(cells):
             self._apply(header, cells[at:], at)
 
-    def _due_end(self, cells: Cells, at: int) -> int:
-        """The end of the whole records that are due by now, at least one."""
+    def _due_end(self, cells: Cells, times: npt.NDArray[np.int64], at: int) -> int:
+        """The end of the whole records that are due by now, at least one; `times` are the engine's at each cell."""
         assert self._pacer is not None
         reached = min(self._pacer.reached(), self._paced_until)
-        times = np.maximum.accumulate(np.where(cells["cells"][at:] > 0, cells["ts_recv"][at:], 0))
-        end = at + max(int(np.searchsorted(times, reached, side="right")), int(cells["cells"][at]))
+        end = max(int(np.searchsorted(times, reached, side="right")), at + int(cells["cells"][at]))
         while end < len(cells) and cells["cells"][end] == 0:
             end += 1
         return end

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from tapehouse.core.errors import UsageError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.engine.strategy import (
@@ -105,7 +106,13 @@ def maker(
     interval_ms: int = 250,
     position_max: int = 1_000,
 ) -> CompiledStrategy:
-    """The market maker with its parameters: sizes in the instrument's units, times in engine milliseconds."""
+    """The market maker with its parameters: sizes in the instrument's units, times in engine milliseconds.
+
+    Raises:
+        UsageError: The size is not positive, or a distance or time is negative.
+    """
+    if size < 1 or min(spread_ticks, skew_ticks, horizon_ms, interval_ms, position_max) < 0:
+        raise UsageError("a maker's size is at least 1, and nothing of it is negative", subject="maker")
     return CompiledStrategy(
         name="maker",
         on_market=on_market,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.core.errors import MissingError, UsageError
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tapehouse.book import best_price, best_size
 from tapehouse.book import projection as module
 from tapehouse.book.projection import PricesProjection, fixed_text
 from tapehouse.book.reference import ReferenceBooks
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError
-from tapehouse.core.units import UNDEFINED
+from tapehouse.core.units import UNDEFINED, from_fixed
 from tapehouse.log import FrameHeader
 from tapehouse.market import Action, Cells, Instrument, Kind, Side
-
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, PAIR, START, STOCK, quote, record, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
@@ -176,3 +179,13 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing() -> None:
 )
 def test_fixed_text(fixed: int, exponent: int, text: str | None) -> None:
     assert fixed_text(fixed, exponent) == text
+
+
+@settings(deadline=None)
+@given(fixed=st.integers(-(2**63) + 1, UNDEFINED - 1), exponent=st.integers(-18, 4))
+def test_fixed_text_is_exact(fixed: int, exponent: int) -> None:
+    text = fixed_text(fixed, exponent)
+    assert text is not None
+    assert Decimal(text) == from_fixed(fixed, exponent)
+    assert not text.endswith(".")
+    assert "." not in text or not text.endswith("0")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.desk.orders_projection import OrdersProjection
 from tapehouse.desk.state import ORDER_ID, ORDER_LEFT
 from tapehouse.log import FrameHeader
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Kind, extend
-
 from tests.support.desk_day import LOG_ID, STOCK, record, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.positions_projection import (
@@ -21,7 +22,6 @@ from tapehouse.desk.positions_projection import (
 )
 from tapehouse.log import FrameHeader
 from tapehouse.market import FILL_EXTENSION, Kind
-
 from tests.support.desk_day import COIN, LOG_ID, STOCK, record, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
@@ -75,7 +75,8 @@ def test_the_average_price_is_rounded_to_the_instruments_unit() -> None:
     assert average_price(300, 0, STOCK) is None
     assert average_price(10 * 10**9, 3, STOCK) == "3.333333333"
     assert average_price(-10 * 10**9, -3, STOCK) == "3.333333333"
-    assert average_price(5 * 10**9, 50_000_000, COIN) == "10"
+    assert COIN.multiplier == 5
+    assert average_price(5 * 10**9, 50_000_000, COIN) == "2"
 
 
 def test_a_fill_that_contradicts_the_ones_before_it_halts() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+
 from tapehouse.book import ASK, BID, apply, best_price, best_size, define, make_books
 from tapehouse.book.projection import PricesProjection
 from tapehouse.core.errors import DataError, GapError, MissingError, UsageError
@@ -21,7 +22,6 @@ from tapehouse.desk.projection import OrdersProjection, PositionsProjection
 from tapehouse.log import FrameHeader, FrameWriter, MemoryLog
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Flag, Kind, pack_payload, words
 from tapehouse.query import TABLES, QuerySession, builders, read_trades
-
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, START, STOCK, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
@@ -364,7 +364,7 @@ async def test_trades_without_sql_are_half_open_in_time(session: QuerySession) -
     assert start in some["ts_ns"]
     assert end not in some["ts_ns"]
     assert (await read_trades(tape)).equals(await session.table("trades"))
-    with pytest.raises(MissingError, match="no instrument 'MSFT'.*AAPL"):
+    with pytest.raises(MissingError, match=r"no instrument 'MSFT'.*AAPL"):
         await read_trades(tape, "MSFT")
 
 

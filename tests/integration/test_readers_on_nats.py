@@ -1,0 +1,227 @@
+"""Projections, queries and commands over a real broker: service, client and command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapehouse.app import kv_service
+from tapehouse.app.bootstrap import Platform, open_platform
+from tapehouse.app.kv_service import KvService, NotServedError, ask_digests, ask_get, ask_items, serve_kv
+from tapehouse.app.live import Logs, serve
+from tapehouse.app.projector import Projector
+from tapehouse.bus import Cluster
+from tapehouse.cli.main import run
+from tapehouse.client import AsyncClient, connect
+from tapehouse.core import SystemClock
+from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
+from tapehouse.log import FrameWriter, MemorySnapshots
+from tapehouse.strategies.maker import maker
+from tests.support.clusters import unique
+from tests.support.desk_day import make_day, split
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A day on a broker."""
+
+    platform: Platform
+    name: str
+    url: str
+
+    async def projector(self) -> Projector:
+        """A projector that has folded all of it."""
+        projector = Projector(
+            await self.platform.tape(self.name), await self.platform.events(self.name), MemorySnapshots()
+        )
+        await projector.open()
+        await projector.run()
+        return projector
+
+    async def command_line(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+        """Run a command on this tape in a thread; its exit code and what it said."""
+        capsys.readouterr()
+        code = await asyncio.to_thread(run, [*arguments, "--tape", self.name, "--nats", self.url])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+
+@pytest.fixture
+async def recorded(cluster1: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Recorded]:
+    """A day on a tape of its own."""
+    monkeypatch.setenv("TAPEHOUSE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "400")
+    day = await make_day(seed=3, records=600, commands=False)
+    url, name = cluster1.urls[0], unique("readers")
+    async with open_platform(url, home=tmp_path) as platform:
+        for log, cells in (
+            (await platform.tape(name, create=True), day.cells),
+            (await platform.events(name, create=True), day.outputs),
+        ):
+            writer = await FrameWriter.open(log, writer=1)
+            for start, end in split(cells, 400):
+                await writer.append(cells[start:end])
+        await platform.commands(name, create=True)
+        yield Recorded(platform, name, url)
+
+
+async def test_the_service_answers_as_the_projector_does(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    projector = await recorded.projector()
+    bus, name = recorded.platform.bus, recorded.name
+    with pytest.raises(NotServedError, match=f"tapehouse host --tape {name}"):
+        await ask_get(bus, name, "prices/AAPL")
+    async with await serve_kv(bus, name, projector):
+        assert await ask_get(bus, name, "prices/AAPL") == projector.get("prices/AAPL")
+        with pytest.raises(MissingError, match=r"nearest: .*prices/AAPL"):
+            await ask_get(bus, name, "prices/APPL")
+        assert await ask_digests(bus, name) == projector.digests()
+        monkeypatch.setattr(kv_service, "PAGE_ITEMS_MAX", 7)
+        for prefix in ("orders/", "positions/", "prices/", "surface/", "orders/1", "nothing/"):
+            assert dict(await ask_items(bus, name, prefix)) == dict(projector.items(prefix))
+        monkeypatch.setattr(kv_service, "PAGE_BYTES_MAX", 10)
+        assert len(await ask_items(bus, name, "positions/")) == len(projector.items("positions/"))
+
+
+async def test_the_pages_of_a_listing_are_of_one_state(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_service, "LISTINGS_MAX", 2)
+    monkeypatch.setattr(kv_service, "PAGE_ITEMS_MAX", 3)
+    service = KvService(await recorded.projector())
+
+    async def page(prefix: str, **more: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(await service.items(json.dumps({"prefix": prefix, **more}).encode()))
+        return answer
+
+    first = await page("orders/")
+    assert first["more"]
+    second = await page("orders/", skip=3, at=first["at"])
+    assert not {key for key, _ in first["items"]} & {key for key, _ in second["items"]}
+    await page("prices/")
+    await page("positions/")
+    with pytest.raises(ConflictError, match="no longer kept"):
+        await page("orders/", skip=6, at=first["at"])
+    with pytest.raises(UsageError):
+        await page("orders/", skip=-1)
+    with pytest.raises(UsageError):
+        await service.get(b"{}")
+
+
+async def test_the_client_reads_from_the_host_else_by_itself(recorded: Recorded) -> None:
+    projector = await recorded.projector()
+    async with await AsyncClient.open(recorded.url) as client:
+        alone = await client.read("positions/", tape=recorded.name)
+        assert not alone.served
+        async with await serve_kv(recorded.platform.bus, recorded.name, projector):
+            served = await client.read("positions/", tape=recorded.name)
+        assert served.served
+        assert served.value == alone.value == dict(projector.items("positions/"))
+        trades = await client.trades("AAPL", tape=recorded.name)
+        counted = await client.sql("SELECT count(*) FROM trades WHERE symbol = 'AAPL'", tape=recorded.name)
+        assert counted.rows() == [(len(trades),)]
+        with pytest.raises(MissingError):
+            await client.sql("SELECT 1", tape="nowhere")
+
+
+async def test_the_plain_client_connects_and_leaves(recorded: Recorded) -> None:
+    def use() -> int:
+        with connect(recorded.url) as client:
+            return len(client.trades(tape=recorded.name))
+
+    assert await asyncio.to_thread(use) > 0
+
+
+async def test_a_projector_follows_and_a_damaged_log_stops_all_reads(recorded: Recorded) -> None:
+    tape, events = await recorded.platform.tape(recorded.name), await recorded.platform.events(recorded.name)
+    projector = Projector(tape, events, MemorySnapshots())
+    await projector.open()
+    task = asyncio.create_task(projector.run(follow=True))
+    async with asyncio.timeout(60):
+        await projector.until(tape=(await tape.extent()).last, events=(await events.extent()).last)
+    whole = await recorded.projector()
+    assert projector.digests() == whole.digests()
+    writer = await FrameWriter.open(tape, writer=9)
+    writer._log_id = bytes(16)
+    day = await make_day(seed=3, records=20)
+    sequence = await writer.append(day.cells[:2])
+    with pytest.raises(IntegrityError, match="another log"):
+        await asyncio.wait_for(projector.until(tape=sequence), 60)
+    with pytest.raises(IntegrityError, match="another log"):
+        await task
+    with pytest.raises(IntegrityError, match="another log"):
+        projector.get("prices/AAPL")
+
+
+async def test_the_commands_kv_and_sql(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    projector = await recorded.projector()
+    code, said, noted = await recorded.command_line(capsys, "kv", "get", "prices/AAPL", "--json")
+    assert (code, json.loads(said)) == (0, projector.get("prices/AAPL"))
+    assert "no host serves tape" in noted
+    async with await serve_kv(recorded.platform.bus, recorded.name, projector):
+        code, said, noted = await recorded.command_line(capsys, "kv", "get", "prices/")
+    assert (code, noted) == (0, "")
+    assert "prices/BTC-USD%2EP" in said
+    code, said, noted = await recorded.command_line(capsys, "kv", "get", "prices/NOPE")
+    assert code == 3
+    assert "prices/NOPE: no such key (nearest: " in noted
+    assert noted.count("\n") == 1
+    code, _, noted = await recorded.command_line(capsys, "kv", "get", "price/AAPL")
+    assert code == 2
+    assert "keys begin with" in noted
+
+
+async def test_the_command_sql(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    query = "SELECT ordinal, ts, symbol, price, price / 0 AS wrong FROM trades ORDER BY ordinal"
+    code, said, _ = await recorded.command_line(capsys, "sql", query, "--json", "--limit", "2")
+    rows = json.loads(said)
+    assert (code, len(rows)) == (0, 2)
+    assert rows[0]["ts"].endswith("Z")
+    assert rows[0]["wrong"] is None
+    code, said, _ = await recorded.command_line(capsys, "sql", query, "--csv")
+    assert code == 0
+    assert said.splitlines()[0] == "ordinal,ts,symbol,price,wrong"
+    code, said, _ = await recorded.command_line(capsys, "sql", query, "--limit", "1")
+    assert code == 0
+    assert "rows, of which 1 are shown" in said
+    for wrong, expected in (("SELECT nope FROM trades", 2), ("SELECT CAST('x' AS INT)", 4)):
+        code, said, noted = await recorded.command_line(capsys, "sql", wrong)
+        assert (code, said, noted.count("\n")) == (expected, "", 1)
+
+
+async def test_the_command_send(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    name, platform = recorded.name, recorded.platform
+    logs = Logs(
+        tape=await platform.tape(name), events=await platform.events(name), commands=await platform.commands(name)
+    )
+    ready = asyncio.Event()
+    desk = asyncio.create_task(serve(logs, strategy=maker(interval_ms=20), clock=SystemClock(), on_ready=ready.set))
+    try:
+        async with asyncio.timeout(120):
+            await ready.wait()
+        body = json.dumps({"instrument": "AAPL", "side": "buy", "price": "184.50", "size": 100})
+        arguments = ("send", "order.submit", body, "--client", "ops", "--number", "1", "--timeout", "60")
+        code, said, _ = await recorded.command_line(capsys, *arguments, "--json")
+        outcome = json.loads(said)
+        assert (code, outcome["outcome"]) == (0, "accepted")
+        code, said, _ = await recorded.command_line(capsys, *arguments)
+        assert code == 0
+        assert f"repeated (first accepted), order {outcome['order_id']}" in said
+        code, said, _ = await recorded.command_line(
+            capsys, "send", "order.cancel", '{"instrument":"AAPL","order_id":1}', "--timeout", "60"
+        )
+        assert code == 1
+        assert "rejected, order 1: no such working order" in said
+    finally:
+        desk.cancel()
+        with suppress(asyncio.CancelledError):
+            await desk
+    code, _, noted = await recorded.command_line(
+        capsys, "send", "account.kill", '{"account":"manual"}', "--timeout", "0.2"
+    )
+    assert code == 3
+    assert "is a host running?" in noted
