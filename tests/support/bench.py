@@ -19,6 +19,7 @@ from tapehouse.feeds.generated import GeneratedDay
 from tapehouse.log import Envelope, FrameHeader, Log, MemoryLog, decode_frame
 from tapehouse.market import Action, Cells, Flag, Instrument, Kind, Side, empty_cells, extend, pack_payload, records_of
 from tapehouse.market import unpack_payload as payload_of
+from tapehouse.strategies import maker, watcher
 
 LOG_ID = bytes(range(16))
 NOW = 1_767_623_400_000_000_000
@@ -136,6 +137,16 @@ def actions_in(outputs: Cells) -> str:
 
 
 # Generated days.
+
+
+def quick_maker() -> Strategy:
+    """The sample maker, deciding often enough for a small day."""
+    return maker(interval_ms=50)
+
+
+def quick_watcher() -> Strategy:
+    """The sample Python strategy, deciding often enough for a small day."""
+    return watcher(interval_ms=50, ratio=2)
 
 
 def command_bytes(number: int, kind: str, body: dict[str, Any], *, client: str = "tests") -> bytes:

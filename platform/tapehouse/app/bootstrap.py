@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
-from tapehouse.core.errors import MissingError, UsageError
+from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
 from tapehouse.core.kernel import source_digest
 
 DEFAULT_TAPE = "main"
+JETSTREAM_TIMEOUT_S = 5.0
 
 
 def home_directory(home: Path | None = None) -> Path:
@@ -84,14 +85,34 @@ class Platform:
 
 @asynccontextmanager
 async def open_platform(nats: str | None = None, *, home: Path | None = None) -> AsyncIterator[Platform]:
-    """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says."""
+    """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says.
+
+    Raises:
+        BusUnavailableError: Nobody answers there.
+        MissingError: The server has no JetStream.
+        UsageError: The URL is none, or the server refuses the credentials.
+    """
     if nats is not None and not nats.strip():
         raise UsageError("an empty broker URL", hint="such as nats://127.0.0.1:4222, or leave it out")
     bus = await connect(nats, directory=home_directory(home) / "cluster")
     try:
+        if not bus.shows_jetstream:
+            await _require_jetstream(bus)
         yield Platform(bus, home=home)
     finally:
         await bus.close()
+
+
+async def _require_jetstream(bus: Bus) -> None:
+    """Raise MissingError where nobody answers for JetStream behind this server."""
+    try:
+        await bus.api("INFO", timeout_s=JETSTREAM_TIMEOUT_S)
+    except BusUnavailableError as error:
+        raise MissingError(
+            "the server has no JetStream",
+            subject=", ".join(bus.target.urls),
+            hint="start it with nats-server -js, or name another",
+        ) from error
 
 
 def code_hash() -> str:

@@ -63,6 +63,11 @@ class Bus:
         """Whether the connection stands now."""
         return bool(self._client.is_connected)
 
+    @property
+    def shows_jetstream(self) -> bool:
+        """Whether the server at the other end has JetStream itself; where not, another one may answer for it."""
+        return bool(self._server_info().get("jetstream"))
+
     async def close(self) -> None:
         """Close the connection; what is in flight ends with UnansweredError."""
         self._requester.connection_lost()

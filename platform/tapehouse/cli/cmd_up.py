@@ -216,8 +216,11 @@ def _wait(cluster: Cluster, place: Path, *, with_host: bool) -> str:
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM interrupt and none after it: stopping takes seconds, and they are bounded."""
+    interrupted = False
 
     def interrupt(*_: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
         for number in _STOPPED_BY:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -226,8 +229,9 @@ def _interrupted_once() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not interrupted:  # Else the process is about to end, and stays deaf until then.
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:

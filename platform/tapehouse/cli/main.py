@@ -81,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     if arguments is None:
+        if code == EXIT_INTERRUPTED:  # A second Ctrl-C finds everything done: it only would change the exit code.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit(code)
     return code
 

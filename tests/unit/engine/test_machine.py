@@ -17,17 +17,21 @@ from tapehouse.engine import Engine, Strategy, Submit, View
 from tapehouse.log import FrameHeader
 from tapehouse.market import Kind, empty_cells, pack_payload, record_starts
 from tapehouse.strategies import maker, watcher
-from tests.support.bench import LOG_ID, SHARE, EngineBench, cell, fold, idler, level, quote, shared_day
+from tests.support.bench import (
+    LOG_ID,
+    SHARE,
+    EngineBench,
+    cell,
+    fold,
+    idler,
+    level,
+    quick_maker,
+    quick_watcher,
+    quote,
+    shared_day,
+)
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
-
-
-def quick_maker() -> Strategy:
-    return maker(interval_ms=50)
-
-
-def quick_watcher() -> Strategy:
-    return watcher(interval_ms=50, ratio=2)
 
 
 MAKERS: list[Callable[[], Strategy]] = [quick_maker, quick_watcher]
