@@ -24,7 +24,7 @@ from tests.support.projector_victim import NEVER, RECORDS
 
 Live = Callable[[Path, int, str], dict[str, Any]]
 SIGKILL = 9
-CAMPAIGNS = 40
+CAMPAIGNS = {"short": 10, "long": 100}
 LIVES_MAX = 6  # of one campaign; then it may live
 
 
@@ -88,19 +88,23 @@ def test_a_life_without_a_kill_and_its_successor(live: Live, refolded: dict[str,
     assert second["steps"] < first["steps"]
 
 
-def test_killed_at_random_points_again_and_again(live: Live, refolded: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("campaign_length", ["short", pytest.param("long", marks=pytest.mark.chaos)])
+def test_killed_at_random_points_again_and_again(
+    live: Live, refolded: dict[str, str], tmp_path: Path, campaign_length: str
+) -> None:
     seed = int(os.environ.get("TAPEHOUSE_SEED") or 20_261_121)
     print(f"TAPEHOUSE_SEED={seed}")
     rng = random.Random(seed)
     steps = live(tmp_path / "whole", NEVER, "")["steps"]
     resumed = 0
-    for campaign in range(CAMPAIGNS):
+    campaigns = CAMPAIGNS[campaign_length]
+    for campaign in range(campaigns):
         points = [rng.randint(1, steps) for _ in range(rng.randint(1, LIVES_MAX))]
         answer = kill_then_live(live, tmp_path / str(campaign), points)
         assert answer["digests"] == refolded, f"campaign {campaign}: killed at {points}"
         assert not answer["ignored"], "a file was torn though it is replaced whole"
         resumed += answer["begun"]["tape"] > 0
-    assert resumed > CAMPAIGNS // 2  # or the snapshots were never tried
+    assert resumed > campaigns // 2  # or the snapshots were never tried
 
 
 @pytest.mark.chaos

@@ -41,15 +41,15 @@ EVENTS = st.one_of(
 class Pair:
     """The kernels and the oracle, side by side on one book."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiplier: int = 1) -> None:
         self.books = make_books(1, orders=64, levels=256)
         define(self.books, 0, TICK)
-        instrument = Instrument(id=7, symbol="X", tick_size=TICK, price_exponent=-5, currency_exponent=-4)
+        instrument = Instrument(id=7, symbol="X", tick_size=TICK, price_exponent=-5, currency_exponent=-4, multiplier=multiplier)
         self.desk = make_desk(maker_fee_ppm=-20, taker_fee_ppm=300)
         define_instrument(self.desk, 0, instrument)
         self.out = np.zeros((20_000, 8), np.int64)
         self.ladder = np.zeros((2, 8), np.int64)
-        self.oracle = ReferenceDesk(self.shown, -1, -20, 300)
+        self.oracle = ReferenceDesk(self.shown, -1, -20, 300, multiplier)
         self.ordinal = 0
 
     def shown(self, side: int) -> list[tuple[int, int]]:
@@ -106,9 +106,9 @@ class Pair:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(EVENTS, max_size=120))
-def test_kernels_equal_the_slow_desk(events: list) -> None:
-    pair = Pair()
+@given(st.lists(EVENTS, max_size=120), st.sampled_from([1, 7, 50]))
+def test_kernels_equal_the_slow_desk(events: list, multiplier: int) -> None:
+    pair = Pair(multiplier)
     for event in events:
         pair.do(event)
         pair.compare()

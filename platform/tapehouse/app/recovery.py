@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tapehouse.app.bootstrap import Platform
 from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.bus import StreamSpec
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import DecodeError, MissingError
+from tapehouse.core.errors import DecodeError, IntegrityError, MissingError
 from tapehouse.dr import BackupReport, LogToCreate, MachineSnapshot, ObjectStore, RestoreReport
 from tapehouse.dr import backup as backup_logs
 from tapehouse.dr import restore as restore_logs
@@ -77,13 +77,19 @@ async def backup_tapes(
     clock: Clock,
     *,
     progress: ReportProgress | None = None,
+    on_ignored: Callable[[str], None] | None = None,
 ) -> BackupReport:
-    """Back up TAPE, EVENTS and CMDS of the tapes with the newest snapshots of their machines."""
+    """Back up TAPE, EVENTS and CMDS of the tapes with the newest snapshots of their machines.
+
+    Args:
+        on_ignored: Told of each snapshot that is damaged and therefore left out: the log, which is the truth, is
+            backed up all the same, and a restored machine folds it.
+    """
     logs: list[Log] = []
     specs: dict[str, dict[str, Any]] = {}
     snapshots: dict[str, MachineSnapshot] = {}
     for tape in tapes:
-        for machine, snapshot in (await _snapshots(platform, tape)).items():
+        for machine, snapshot in (await _snapshots(platform, tape, on_ignored)).items():
             snapshots[f"{tape}.{machine}"] = snapshot
         for spec in platform.specs(tape):
             log = platform.log(spec.name)
@@ -98,16 +104,24 @@ async def backup_tapes(
     return await backup_logs(logs, store, snapshots, clock, specs=specs, progress=progress)
 
 
-async def _snapshots(platform: Platform, tape: str) -> dict[str, MachineSnapshot]:
+async def _snapshots(
+    platform: Platform, tape: str, on_ignored: Callable[[str], None] | None
+) -> dict[str, MachineSnapshot]:
     stored: FileSnapshots = await platform.snapshots(tape)
     found: dict[str, MachineSnapshot] = {}
     for machine, kind in MACHINES.items():
         data = stored.load(machine)
-        if data is not None:
+        if data is None:
+            continue
+        try:
             progress = Snapshot.decode(data).progress
-            found[machine] = MachineSnapshot(
-                log=f"{kind}_{tape}", log_id=progress.log_id, sequence=progress.sequence, data=data
-            )
+        except IntegrityError as error:
+            if on_ignored is not None:
+                on_ignored(f"{machine} of {tape}: {error.message}")
+            continue
+        found[machine] = MachineSnapshot(
+            log=f"{kind}_{tape}", log_id=progress.log_id, sequence=progress.sequence, data=data
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from tapehouse.engine import Engine
 from tapehouse.engine.machine import DECIDED_KINDS
 from tapehouse.log import Host, Log, decode_frame
 from tapehouse.market import CELL_BYTES, Cells, empty_cells
-from tapehouse.replay import PathResult, Proof, Session, verdict
+from tapehouse.replay import PathResult, Proof, Session, first_difference, verdict
 
-LIVE_LAG_POLLS_MAX = 50  # a desk that runs while it is proved may be a moment behind its tape
+LIVE_LAG_POLLS_MAX = 10  # a desk that runs while it is proved may be a moment behind its tape
 LIVE_LAG_PAUSE_S = 0.1
 
 
@@ -59,7 +60,7 @@ async def prove_tape(
                 subject=tape,
                 hint="tapehouse record --strategy",
             )
-        state = await _live_state(platform, tape, log, Engine(make(), guard=guard), extent.last)
+        state, how = await _live_state(platform, tape, log, Engine(make(), guard=guard), extent.last)
     chain = DigestChain(CELL_BYTES)
     decided = live[np.isin(live["kind"], DECIDED_KINDS)]
     chain.update(decided.tobytes())
@@ -70,11 +71,21 @@ async def prove_tape(
         cells=replayed.cells,
         decisions=int((decided["cells"] > 0).sum()),
         seconds=0.0,
-        note="what EVENTS holds, and the live desk's snapshot with what came after it"
-        if state
-        else "what EVENTS holds; the live desk left no snapshot, so its state is not compared",
+        note=f"what EVENTS holds; {how}",
     )
-    return verdict([recorded, *results], outputs)
+    proof = verdict([recorded, *results], outputs)
+    if (
+        not proof.equal
+        and len(live) < len(outputs["replay"])
+        and not first_difference(live, outputs["replay"][: len(live)])
+    ):
+        behind = int(outputs["replay"]["sequence"][len(live)])
+        proof = replace(
+            proof,
+            difference=f"the live desk is behind: what it decided is the same, and ends before input cell {behind} of "
+            f"{replayed.cells}; start it again and it goes on",
+        )
+    return proof
 
 
 async def _decided_live(events: Log, cells: int, expected: int) -> Cells:
@@ -90,17 +101,22 @@ async def _decided_live(events: Log, cells: int, expected: int) -> Cells:
         first_cells = np.flatnonzero(found["cells"] > 0)
         beyond = first_cells[found["sequence"][first_cells] >= cells]
         found = found[: beyond[0]] if len(beyond) else found
-        if len(found) >= expected or len(beyond):
+        if len(found) >= expected or len(beyond) or not parts:
             break
         await asyncio.sleep(LIVE_LAG_PAUSE_S)
     return found
 
 
-async def _live_state(platform: Platform, tape: str, log: Log, engine: Engine, last: int) -> str | None:
-    """The state digest of the desk that ran live: its snapshot, and the tape after it; None where it left none."""
+async def _live_state(platform: Platform, tape: str, log: Log, engine: Engine, last: int) -> tuple[str, str]:
+    """The state digest of the desk that ran live, and how it is known: its snapshot, and the tape after that.
+
+    The digest is empty where the desk left no snapshot that can be used.
+    """
     host = Host(engine, log, snapshots=await platform.snapshots(tape), snapshot_cells=2**62)
     progress = await host.open()
-    if not 0 < progress.sequence <= last or not engine.cells:
-        return None
+    if host.ignored_snapshot:
+        return "", f"the live desk's snapshot cannot be used, so its state is not compared: {host.ignored_snapshot}"
+    if not engine.cells or progress.sequence > last:
+        return "", "the live desk left no snapshot, so its state is not compared"
     await host.run(through=last)
-    return engine.digests().state.hex()
+    return engine.digests().state.hex(), "state from the live desk's snapshot and what came after it"

@@ -35,6 +35,7 @@ def backup(
     from tapehouse.core import SystemClock
     from tapehouse.dr import BackupReport, open_store
 
+    ignored: list[str] = []
     with Bar("back up", None, unit="messages", quiet=json) as bar:
 
         async def run() -> BackupReport:
@@ -43,7 +44,12 @@ def backup(
                 async with open_platform(nats, home=home) as platform:
                     tapes = tape or await platform.tapes()
                     return await backup_tapes(
-                        platform, opened, tapes, SystemClock(), progress=lambda _log, done, _total: bar.at(done)
+                        platform,
+                        opened,
+                        tapes,
+                        SystemClock(),
+                        progress=lambda _log, done, _total: bar.at(done),
+                        on_ignored=ignored.append,
                     )
             finally:
                 await opened.close()
@@ -61,6 +67,7 @@ def backup(
         "seconds": round((report.finished_ns - report.cut_ns) / 1e9, 3),
         "rpo_seconds_worst": None if report.rpo_ns_worst is None else round(report.rpo_ns_worst / 1e9, 3),
         "logs": {log.name: log.last for log in report.manifest.logs},
+        "ignored_snapshots": ignored,
     }
     if json:
         print_json(found)
@@ -75,6 +82,7 @@ def backup(
     ]
     if found["rpo_seconds_worst"] is not None:
         lines.append(("RPO", f"{found['rpo_seconds_worst']} s at worst since the backup before"))
+    lines += [("ignored", f"the snapshot of {reason}") for reason in ignored]
     for label, value in lines:
         console.print(f"{label:<10}{value}", highlight=False)
     print_table("Logs", ("log", "through"), [(log.name, log.last) for log in report.manifest.logs])

@@ -210,7 +210,7 @@ def check_risk(desk: State, powers: Array, slot: Int, account: Int, side: Int, p
     money = desk.accounts[account, slot]
     if limits[LIMIT_KILLED] != 0:
         return KILLED
-    if size <= 0 or size > limits[LIMIT_ORDER_SIZE] or size % contract[LOT] != 0:
+    if size <= 0 or size > limits[LIMIT_ORDER_SIZE] * contract[LOT] or size % contract[LOT] != 0:
         return BAD_SIZE
     if price <= 0 or price == _UNDEFINED or price % contract[TICK] != 0:
         return BAD_PRICE
@@ -219,9 +219,9 @@ def check_risk(desk: State, powers: Array, slot: Int, account: Int, side: Int, p
         return TOO_LARGE
     position = money[POSITION]
     if side == BUY:
-        if position + money[OPEN_BUY] + size > limits[LIMIT_POSITION]:
+        if position + money[OPEN_BUY] + size > limits[LIMIT_POSITION] * contract[LOT]:
             return POSITION_LIMIT
-    elif position - money[OPEN_SELL] - size < -limits[LIMIT_POSITION]:
+    elif position - money[OPEN_SELL] - size < -limits[LIMIT_POSITION] * contract[LOT]:
         return POSITION_LIMIT
     count = desk.working_count[slot]
     if count >= limits[LIMIT_OPEN_ORDERS] or count >= WORKING_MAX or desk.counters[FREE_HEAD] < 0:

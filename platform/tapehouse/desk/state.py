@@ -32,6 +32,7 @@ POSITION, CASH, FEES, COST, REALISED, OPEN_BUY, OPEN_SELL, FILLS, VOLUME = range
 ACCOUNT_COLUMNS = 9
 
 # Columns of `limits[account]`; OPEN_ORDERS counts what rests in one instrument, of all accounts together.
+# Order size and position count lots, so that one default suits a share and a millionth of a coin.
 LIMIT_ORDER_SIZE, LIMIT_POSITION, LIMIT_NOTIONAL, LIMIT_OPEN_ORDERS, LIMIT_KILLED = range(5)
 LIMIT_COLUMNS = 5
 

@@ -20,6 +20,7 @@ from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.feeds.csv_rows import CsvRows
 
 MESSAGE_COLUMNS = 6
+_ZIP_MAGIC = b"PK\x03\x04"
 LEVELS_MAX = 200  # LOBSTER sells no more; one byte of a cell holds the depth
 _NAME = re.compile(
     r"(?P<symbol>[A-Za-z0-9.\-]+)_(?P<day>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)"
@@ -144,8 +145,13 @@ def _members_of_zip(path: Path) -> list[_Member]:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
+        with open(path, "rb") as file:
+            cut_off = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        hint = "name both files, MESSAGE BOOK, or LOBSTER's own zip"
         raise DecodeError(
-            f"it is no zip: {error}", subject=path.name, hint="name both files, MESSAGE BOOK, or LOBSTER's own zip"
+            "the zip is cut off or damaged" if cut_off else f"it is no zip: {error}",
+            subject=path.name,
+            hint="download it again" if cut_off else hint,
         ) from error
     members = []
     for info in infos:

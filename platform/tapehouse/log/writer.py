@@ -156,6 +156,7 @@ class FrameWriter:
         self.metrics.add("cells_written_total", cells)
 
     async def _append_fenced(self, frame: bytes) -> int:
+        reason = ""
         for attempt in range(APPEND_ATTEMPTS_MAX):
             try:
                 return await self._log.append(frame, expected_last=self.last_sequence)
@@ -165,15 +166,17 @@ class FrameWriter:
                 if found is not None:
                     self.metrics.add("appends_resolved_total")
                     return found
-            except BusUnavailableError:
+                reason = error.message
+            except BusUnavailableError as error:
                 self.metrics.add("appends_refused_total")
+                reason = error.message
             if attempt + 1 < APPEND_ATTEMPTS_MAX:
                 await self._pause(RETRY_PAUSE_S)
         raise BusUnavailableError(
-            f"no frame went through in {APPEND_ATTEMPTS_MAX} attempts",
+            f"no frame went through in {APPEND_ATTEMPTS_MAX} attempts, the last: {reason}",
             subject=self._log.name,
             position=f"after sequence {self.last_sequence}",
-            hint="is a majority of the brokers up? see tapehouse status",
+            hint="is a majority of the brokers up, with room on their disks? see tapehouse status",
         )
 
     async def _find(self, frame: bytes, error: AmbiguousAppendError | ConflictError) -> int | None:

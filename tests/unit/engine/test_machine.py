@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +112,29 @@ def test_orders_left_in_other_pool_slots_are_the_same_state() -> None:
     assert one.engine.snapshot() == restored.engine.snapshot()
     assert not np.array_equal(one.engine.desk.working, restored.engine.desk.working)
     assert one.engine.digest() != other.engine.digest()
+
+
+def test_the_digests_are_what_the_format_page_says() -> None:
+    """Computed once more from docs/formats/decisions.md, with nothing of the engine's."""
+    _, report, cells, events = shared_day(quick_maker)
+    decided = events[np.isin(events["kind"], [7, 8, 10])].tobytes()
+    block, link = 1024 * 64, bytes(32)
+    whole = len(decided) // block * block
+    for start in range(0, whole, block):
+        link = blake3(link + decided[start : start + block]).digest()
+    head = blake3(link + decided[whole:] + (len(decided) // 64).to_bytes(8, "little")).digest()
+    assert report.digests is not None
+    assert head == report.digests.decision
+    assert int((np.frombuffer(decided, cells.dtype)["cells"] > 0).sum()) == report.digests.decisions
+    engine = Engine(quick_maker())
+    fold(engine, cells, [])
+    names = ("books", "chain", "clients", "desk", "instruments", "memory", "python", "seen")
+    sections = unpack_sections(engine.snapshot())
+    parts = [
+        len(name).to_bytes(4, "little") + name.encode() + bytes([32, 0, 0, 0]) + blake3(sections[name]).digest()
+        for name in names
+    ]
+    assert blake3(b"".join(parts)).digest() == report.digests.state
 
 
 # What halts an engine.
