@@ -1,7 +1,7 @@
 """Pinned days: the decisions and the state that the sample maker comes to, on this CPU and on the plainest one.
 
-A pinned digest changes only with what the code *means*: a change of the maker, the paper exchange, the pricing, the
-feeds, or of what stands on a tape before a day (ordinals are in the decisions). Whoever changes that on purpose replaces
+A pinned digest changes only with what the code *means*: the maker, the paper exchange, the pricing, the feeds, or what
+stands on a tape before a day (ordinals are in the decisions). Whoever changes that on purpose replaces
 `decisions/digests.json` and says so in CHANGELOG.md; recorded desks then need a new epoch.
 """
 

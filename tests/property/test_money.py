@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.desk.money import OVERFLOW, POWERS, contract_value, multiply_divide, notional
 from tapehouse.desk.reference import half_away
 
@@ -36,7 +37,9 @@ def test_a_notional_is_rescaled_once(price: int, size: int, exponent: int) -> No
 def test_a_contracts_value_counts_its_multiplier(price: int, size: int, multiplier: int, exponent: int) -> None:
     units = expected(size * multiplier)
     value = half_away(Fraction(price * size * multiplier) * Fraction(10) ** exponent)
-    assert contract_value(price, size, multiplier, exponent, POWERS) == (OVERFLOW if units == OVERFLOW else expected(value))
+    assert contract_value(price, size, multiplier, exponent, POWERS) == (
+        OVERFLOW if units == OVERFLOW else expected(value)
+    )
 
 
 def test_halves_go_away_from_zero() -> None:

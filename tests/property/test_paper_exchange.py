@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book import best_price, define, levels, make_books, set_level
 from tapehouse.desk import POWERS, define_instrument, make_desk, on_liquidity, on_trade, shrink_queues, submit
 from tapehouse.desk import cancel_side as cancel_side_kernel
@@ -44,7 +45,9 @@ class Pair:
     def __init__(self, multiplier: int = 1) -> None:
         self.books = make_books(1, orders=64, levels=256)
         define(self.books, 0, TICK)
-        instrument = Instrument(id=7, symbol="X", tick_size=TICK, price_exponent=-5, currency_exponent=-4, multiplier=multiplier)
+        instrument = Instrument(
+            id=7, symbol="X", tick_size=TICK, price_exponent=-5, currency_exponent=-4, multiplier=multiplier
+        )
         self.desk = make_desk(maker_fee_ppm=-20, taker_fee_ppm=300)
         define_instrument(self.desk, 0, instrument)
         self.out = np.zeros((20_000, 8), np.int64)

@@ -65,7 +65,9 @@ def quote(bid: tuple[int, int], ask: tuple[int, int], instrument: int = 1) -> Ce
 class EngineBench:
     """An engine and the tape that it has been given so far."""
 
-    def __init__(self, strategy: Strategy | None = None, *, guard: bool = True, share: Instrument | None = SHARE) -> None:
+    def __init__(
+        self, strategy: Strategy | None = None, *, guard: bool = True, share: Instrument | None = SHARE
+    ) -> None:
         self.engine = Engine(strategy or idler(), guard=guard)
         self.ordinal = 0
         self.commands = 0
@@ -192,7 +194,9 @@ async def cells_of(log: Log) -> Cells:
 
 
 @cache
-def shared_day(make: Callable[[], Strategy], cells: int = 5_000, seed: int = 7) -> tuple[Logs, RecordReport, Cells, Cells]:
+def shared_day(
+    make: Callable[[], Strategy], cells: int = 5_000, seed: int = 7
+) -> tuple[Logs, RecordReport, Cells, Cells]:
     """A day made once in this process: logs, report, tape cells, output cells; not to be changed."""
 
     async def make_day() -> tuple[Logs, RecordReport, Cells, Cells]:

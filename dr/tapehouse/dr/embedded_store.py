@@ -176,6 +176,7 @@ def _arguments(directory: Path, identities: Path, sockets: Path, ports: dict[str
     data = directory / "data"
     data.mkdir(exist_ok=True)
     arguments = [
+        "-logtostderr",  # Else it leaves files of its own in the temporary directory.
         "server",
         f"-dir={data}",
         "-ip=127.0.0.1",

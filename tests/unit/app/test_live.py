@@ -367,9 +367,11 @@ async def test_a_strategy_that_breaks_stops_the_recording_and_what_was_recorded_
     assert snapshots.saved == {}
     _, _, cells, _ = shared_day(quick_maker)
     held = from_feed(await cells_of(logs.tape))
-    assert 0 < len(held)
+    assert len(held) > 0
     assert np.array_equal(held, from_feed(cells)[: len(held)])
-    report = await record(day(), replace(logs, events=MemoryLog("EVENTS_new")), strategy=quick_maker(), clock=VirtualClock(NOW))
+    report = await record(
+        day(), replace(logs, events=MemoryLog("EVENTS_new")), strategy=quick_maker(), clock=VirtualClock(NOW)
+    )
     assert report.feed_cells == len(from_feed(cells))
 
 

@@ -1,4 +1,4 @@
-"""Commands in the engine: each is answered once, by an event that names it, and has one effect however often it comes."""
+"""Commands in the engine: each is answered by one event that names it, and has one effect however often it comes."""
 
 from __future__ import annotations
 
@@ -152,9 +152,7 @@ SIZE_LIMIT, POSITION_LIMIT = DEFAULT_LIMITS[0], DEFAULT_LIMITS[1]
 )
 def test_an_order_that_cannot_be_is_rejected_with_its_reason(order: dict[str, Any], reason: str) -> None:
     bench = desk()
-    outcome = bench.send(
-        "order.submit", **{"instrument": "ALFA", "side": "buy", "price": "0.98", "size": "5", **order}
-    )
+    outcome = bench.send("order.submit", **{"instrument": "ALFA", "side": "buy", "price": "0.98", "size": "5", **order})
     assert outcome["outcome"] == "rejected"
     assert reason in outcome["reason"]
     assert fills_in(bench.outputs) == []

@@ -69,6 +69,12 @@ def gated(
     return GatedEngine(Engine(make()), tape, events, writer=writer, snapshots=snapshots)
 
 
+async def publishing(engine: GatedEngine, events: Faulty) -> None:
+    """Return when one append is in flight, and what the next frame led to waits for it."""
+    while engine._decided is None or not events.appends:  # noqa: ASYNC110  (nothing tells this moment)
+        await asyncio.sleep(0)
+
+
 @BOTH
 async def test_an_undisturbed_run_writes_what_the_engine_decides(make: Callable[[], Strategy]) -> None:
     _, report, cells, outputs = shared_day(make)
@@ -138,9 +144,7 @@ async def test_a_kill_at_every_append_changes_nothing(
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_appends_without_an_answer_lose_and_double_nothing(
-    stored: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_appends_without_an_answer_lose_and_double_nothing(stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapehouse.log.writer.RETRY_PAUSE_S", 0)
     _, _, cells, outputs = shared_day(quick_maker)
     tape, events = await tape_of(cells), Faulty()
@@ -205,8 +209,7 @@ async def test_a_desk_stopped_while_it_publishes_saves_nothing_that_is_not_durab
     await engine.open()
     events.gate.clear()
     task = asyncio.create_task(engine.run(follow=True))
-    while engine._decided is None or not events.appends:  # one append is in flight, and the next frame's decisions wait for it
-        await asyncio.sleep(0)
+    await publishing(engine, events)
     stopped_at = engine.sequence
     assert events.appends == 1
     task.cancel()
@@ -228,8 +231,7 @@ async def test_a_run_that_was_cancelled_can_be_run_again() -> None:
     engine = gated(quick_maker, tape, events)
     events.gate.clear()
     task = asyncio.create_task(engine.run())
-    while engine._decided is None:
-        await asyncio.sleep(0)
+    await publishing(engine, events)
     task.cancel()
     events.gate.set()
     with pytest.raises(asyncio.CancelledError):
@@ -253,8 +255,7 @@ async def test_until_waits_for_the_last_decision_to_be_durable() -> None:
 
     last = (await tape.extent()).last
     waiters = [asyncio.create_task(wait(sequence)) for sequence in range(1, last + 1)]
-    while engine._decided is None:
-        await asyncio.sleep(0)
+    await publishing(engine, events)
     folded = engine.sequence
     assert folded not in reached
     events.gate.set()
@@ -297,6 +298,20 @@ async def test_snapshots_are_taken_by_count_of_cells() -> None:
     again = gated(quick_maker, tape, events, snapshots)
     await again.run()
     assert 0 < again.recovered < len(await cells_of(events))
+
+
+async def test_a_snapshot_may_lie_in_the_middle_of_a_frame_of_events() -> None:
+    _, _, cells, outputs = shared_day(quick_maker)
+    tape, snapshots = await tape_of(cells), MemorySnapshots()
+    half = gated(quick_maker, tape, Faulty(), snapshots)
+    await half.run(through=(await tape.extent()).last // 2)
+    await half.save()
+    events = Faulty()
+    await (await FrameWriter.open(events, writer=9)).append(outputs, input_ordinal=len(cells))
+    engine = gated(quick_maker, tape, events, snapshots)
+    await engine.run()
+    assert engine.recovered == len(outputs) - half.engine.outputs
+    assert (await events.extent()).last == 1
 
 
 class Fragile:

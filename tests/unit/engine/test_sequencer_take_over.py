@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
 from tapehouse.core import VirtualClock
 from tapehouse.engine.sequencer import Sequencer, read_tape
 from tapehouse.log import FrameWriter, MemoryLog, Message, decode_frame
 from tapehouse.log.writer import FRAME_CELLS_MAX
 from tapehouse.market import Instrument, Kind, records_of
-
 from tests.support.cells import market_cells
 
 

@@ -78,14 +78,12 @@ def test_the_first_path_that_differs_is_the_one_that_is_named() -> None:
 
 
 def test_a_shorter_run_is_told() -> None:
-    _, report, cells, events = shared_day(quick_maker)
+    _, _, cells, events = shared_day(quick_maker)
     engine = Engine(quick_maker())
     half = int(np.flatnonzero(cells["cells"] > 0)[3_000])
     part = fold(engine, cells[:half], [])
     digests = engine.digests()
-    shorter = result(
-        "replay", part, state_digest=digests.state.hex(), cells=digests.cells, decisions=digests.decisions
-    )
+    shorter = result("replay", part, state_digest=digests.state.hex(), cells=digests.cells, decisions=digests.decisions)
     cell = events[len(part)]
     for ordered in ((events, part), (part, events)):
         where = first_difference(*ordered)
