@@ -7,6 +7,7 @@ import contextlib
 from typing import Protocol
 
 import pytest
+
 from tapehouse.core import AmbiguousAppendError, ConflictError, GapError, UsageError
 from tapehouse.core.ids import new_log_id
 from tapehouse.log import Branch, Log, Message

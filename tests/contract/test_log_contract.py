@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+
 from tapehouse.bus import Bus, Cluster, JetStreamLog, StreamAdmin, connect, tape_spec
 from tapehouse.log import Branch, Log, MemoryLog
-
 from tests.contract.log_contract import Harness, LogContract
 from tests.support.clusters import unique
 from tests.support.proxy import TcpProxy

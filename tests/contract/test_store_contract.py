@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from tapehouse.core.errors import ConflictError, MissingError, UsageError
 from tapehouse.dr.embedded_store import Endpoint
 from tapehouse.dr.file_store import FileStore
 from tapehouse.dr.probe import RACERS, probe
 from tapehouse.dr.s3 import Credentials, S3Location, S3Store
 from tapehouse.dr.store import Counting, MemoryStore, ObjectStore, Retrying
-
 from tests.support.minio import MinioServer, minio
 from tests.support.seaweed import seaweed
 

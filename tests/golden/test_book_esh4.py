@@ -10,6 +10,7 @@ import databento_dbn
 import numpy as np
 import pytest
 import zstandard
+
 from tapehouse.book import (
     ASK,
     BID,

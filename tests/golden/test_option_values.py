@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tapehouse.core import format_time_ns, parse_time_ns
 from tapehouse.market import Instrument, Kind, empty_cells, extend, words
 from tapehouse.pricing import (

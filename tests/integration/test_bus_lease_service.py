@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tapehouse.bus import Bus, Cluster, Lease, LeaseBucket, connect, request, serve
 from tapehouse.core import (
     BusUnavailableError,
@@ -18,7 +19,6 @@ from tapehouse.core import (
     SystemClock,
     UsageError,
 )
-
 from tests.support.clusters import unique
 
 WAIT_S = 30

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.core import DecodeError, SystemClock
 from tapehouse.engine import Engine
@@ -19,7 +20,6 @@ from tapehouse.log import MemoryLog, decode_frame
 from tapehouse.market import Cells
 from tapehouse.replay import Session
 from tapehouse.strategies import maker
-
 from tests.support.cli import ESH4, Shell, excerpt, written
 
 BAD_LINE = 500
@@ -211,14 +211,18 @@ def test_strategies_that_fail(desk: Shell, tmp_path: Path) -> None:
         "class Clock(Base):\n    def on_market(self, view):\n        time.time()\n        return []\n\n\n"
         "class Broken(Base):\n    def on_market(self, view):\n        return [1 // 0]\n"
     )
-    said = desk.refused("record", "generated", "--cells", 2000, "--tape", "clock", "--strategy", f"{file}:Clock", code=1)
+    said = desk.refused(
+        "record", "generated", "--cells", 2000, "--tape", "clock", "--strategy", f"{file}:Clock", code=1
+    )
     assert said.startswith("strategy mine, mine.py line 19: it called time.time (")
     assert "--no-guard" in said
     arguments = ("--cells", 2000, "--tape", "broken", "--strategy", f"{file}:Broken", "--home", desk.home)
     said = _in_process("record", "generated", *arguments, code=1)
     assert "mine, cell " in said
     assert "it raised ZeroDivisionError" in said
-    assert desk.json("replay", "--tape", "broken")["cells"] > 0, "what was recorded stays, and another strategy reads it"
+    assert desk.json("replay", "--tape", "broken")["cells"] > 0, (
+        "what was recorded stays, and another strategy reads it"
+    )
 
 
 # A tape that is damaged.
@@ -283,7 +287,10 @@ async def test_a_memory_log_says_the_same() -> None:
 def small_disk(place: Path, kilobytes: int) -> Iterator[Path]:
     """A file system of that size; skips the test where this user may not mount one."""
     place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place]).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place]).returncode
+    ):
         pytest.skip("only root mounts a small disk")
     try:
         yield place

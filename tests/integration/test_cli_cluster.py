@@ -72,10 +72,10 @@ def test_three_durable_nodes_and_a_second_up(shell: Shell) -> None:
 
         victim = told["nodes"][0]
         os.kill(victim["pid"], signal.SIGKILL)
-        until(lambda: not alive(victim['pid']), "it does not die")
+        until(lambda: not alive(victim["pid"]), "it does not die")
         status = shell.json("status", code=1)
         assert not status["healthy"]
-        assert [node["detail"] for node in status["nodes"]][0] == "not running"
+        assert status["nodes"][0]["detail"] == "not running"
         assert [node["healthy"] for node in status["nodes"]] == [False, True, True]
 
 
@@ -108,7 +108,7 @@ def test_all_nodes_killed(shell: Shell) -> None:
     (node,), (old_host,) = told["nodes"], told["hosts"].values()
     shell.json("record", "generated", "--cells", 2000, "--tape", "gen")
     os.kill(node["pid"], signal.SIGKILL)
-    until(lambda: not alive(node['pid']), "it does not die")
+    until(lambda: not alive(node["pid"]), "it does not die")
 
     status = shell.json("status", code=1)
     assert [found["detail"] for found in status["nodes"]] == ["not running"]
@@ -121,7 +121,7 @@ def test_all_nodes_killed(shell: Shell) -> None:
     assert shell.json("prove", "--tape", "gen")["equal"], "what was acknowledged is there"
 
     os.kill(again["nodes"][0]["pid"], signal.SIGKILL)
-    until(lambda: not alive(again['nodes'][0]['pid']), "it does not die")
+    until(lambda: not alive(again["nodes"][0]["pid"]), "it does not die")
     assert shell.json("down") == {"stopped": [], "already_gone": ["n0"], "hosts": ["main"]}
     assert_gone(shell.home)
     with shell.cluster(nodes=1, profile="durable") as told:

@@ -217,9 +217,7 @@ def test_a_tape_is_replayed_straight_from_the_backup(desk: Shell, backed_up: tup
     assert said.startswith("nope: there is no such tape in backup 2 (there are ")
 
 
-def test_a_backup_becomes_another_cluster(
-    desk: Shell, backed_up: tuple[str, Path], aapl: Any, tmp_path: Path
-) -> None:
+def test_a_backup_becomes_another_cluster(desk: Shell, backed_up: tuple[str, Path], aapl: Any, tmp_path: Path) -> None:
     url, _ = backed_up
     other = Shell(tmp_path / "home")
     with other.cluster():

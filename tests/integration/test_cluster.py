@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus import Cluster, NodeEndedError, connect
 from tapehouse.bus import state as files
 from tapehouse.bus.process import identify, is_alive, wait_ended
 from tapehouse.bus.server import find_server
 from tapehouse.core import BusUnavailableError, MissingError, UsageError
-
 from tests.support.clusters import free_config
 
 END_TIMEOUT_S = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -32,7 +33,9 @@ async def test_a_day_is_proved_through_minio(minio: MinioServer, tmp_path: Path)
     }
     command = [sys.executable, "-m", "tapehouse.cli", "demo", "--cells", "30000", "--paced-seconds", "2", "--json"]
     command += ["--store", f"s3://proof/desk?endpoint={minio.endpoint}", "--plot", str(tmp_path / "day.png")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["equal"] is True

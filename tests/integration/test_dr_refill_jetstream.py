@@ -7,12 +7,12 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tapehouse.bus import Bus, Cluster, StreamAdmin, connect, tape_spec
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import BusUnavailableError
 from tapehouse.dr import MemoryStore, Refill, Repository, backup, scrub
 from tapehouse.log import MemoryLog, Message
-
 from tests.support.clusters import unique
 
 MESSAGES = 2500

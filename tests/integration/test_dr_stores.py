@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from tapehouse.core.clock import SystemClock
 from tapehouse.core.errors import IntegrityError, MissingError, StoreThrottledError, UsageError
 from tapehouse.dr import (
@@ -30,7 +31,6 @@ from tapehouse.dr import (
 from tapehouse.dr.embedded_store import EmbeddedStore, Endpoint, find_weed
 from tapehouse.dr.s3 import Credentials, S3Location, S3Store
 from tapehouse.log.log_digest import digest_messages
-
 from tests.support.logs import OLD_ID, extend, filled, messages_of
 from tests.support.minio import MinioServer, minio, running_minio
 from tests.support.seaweed import seaweed

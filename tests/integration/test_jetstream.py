@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus import (
     Bus,
     Cluster,
@@ -30,7 +31,6 @@ from tapehouse.core import (
 )
 from tapehouse.core.ids import new_log_id
 from tapehouse.log import Branch, Message
-
 from tests.support.clusters import free_config, unique
 from tests.support.proxy import TcpProxy
 

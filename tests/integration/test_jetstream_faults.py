@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus import Bus, Cluster, JetStreamLog, StreamAdmin, connect, tape_spec
 from tapehouse.core import AmbiguousAppendError, BusUnavailableError, ConflictError
-
 from tests.support.clusters import free_config, unique
 
 WAIT_S = 90

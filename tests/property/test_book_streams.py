@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.book import Status, apply, apply_cells, best_price, counts, define, levels, make_books, restore, snapshot
 from tapehouse.book.layout import SIZE_MAX
 from tapehouse.book.reference import ReferenceBook, ReferenceBooks

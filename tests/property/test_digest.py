@@ -7,6 +7,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DigestChain, IntegrityError, InvariantError, combine, short
 from tapehouse.core.digest import BLOCK_RECORDS
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.dr.backup import backup
@@ -28,7 +29,6 @@ from tapehouse.log import segment_cut
 from tapehouse.log.log_digest import digest_messages
 from tapehouse.log.memory import MemoryLog
 from tapehouse.log.port import Branch, Message
-
 from tests.support.logs import messages_of
 
 FIRST_ID = b"\0" * 16

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
+
 from tapehouse.core import DataError, DecodeError, InvariantError
 from tapehouse.log import Envelope, Registry, deterministic_id, read_envelope, validate
 from tapehouse.log.envelope import ENVELOPE_BYTES_MAX, Body

@@ -16,11 +16,11 @@ import xxhash
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import UNDEFINED, DataError, DecodeError, InvariantError
 from tapehouse.log import Codec, FrameFlag, FrameHeader, columns, decode_frame, encode_frame, may_hold, read_header
 from tapehouse.log.frame import HEADER_BYTES, PLAIN_BYTES_MAX, Body, seal
 from tapehouse.market import CELL_BYTES, Cells, empty_cells, extend, words
-
 from tests.support.cells import LOG_ID, batches, market_cells, wild_cells
 
 WORD = 2**64

@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DecodeError, GapError, IntegrityError
 from tapehouse.log import (
     Branch,
@@ -26,7 +27,6 @@ from tapehouse.log import (
     open_frame,
 )
 from tapehouse.market import Cells
-
 from tests.support.cells import LOG_ID, batches, market_cells
 
 OTHER_ID = bytes(range(100, 116))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
+
 from tapehouse.core import detmath
 from tapehouse.pricing import black_price, greeks, implied_volatility, price
 from tapehouse.pricing.implied_volatility import ABOVE_MAXIMUM, AT_INTRINSIC, SOLVED

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import UNDEFINED
 from tapehouse.market import Cells, Instrument, Kind, empty_cells, extend, record_starts, words
 from tapehouse.pricing import YEAR_NS, SurfaceProjection

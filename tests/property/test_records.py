@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DataError, DecodeError
 from tapehouse.market import (
     CELLS_MAX,
@@ -22,7 +23,6 @@ from tapehouse.market import (
     words,
 )
 from tapehouse.market.records import payload_cells
-
 from tests.support.cells import batches, market_cells
 
 

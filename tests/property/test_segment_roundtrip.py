@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.log.canonical import decode_message, encode_message
 from tapehouse.log.log_digest import GENESIS, digest_messages

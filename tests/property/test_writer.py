@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import (
     AmbiguousAppendError,
     BusUnavailableError,
@@ -35,7 +36,6 @@ from tapehouse.log import (
 )
 from tapehouse.log.writer import APPEND_ATTEMPTS_MAX, ENCODE_ASIDE_CELLS, FRAME_CELLS_MAX
 from tapehouse.market import Cells, empty_cells, extend, record_starts
-
 from tests.support.cells import LOG_ID, batches, market_cells
 
 FAULTS = ("fine", "lost", "unheard", "late", "refused", "blind")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from blake3 import blake3
+
 from tapehouse.core.errors import MissingError, TapehouseError, TransientError, UsageError
 from tapehouse.dr.store import ObjectInfo, check_condition, check_key, check_prefix, conflict, missing
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from tapehouse.core.errors import IntegrityError, UsageError
 from tapehouse.core.ids import encode_token
 from tapehouse.log.port import Branch, Extent

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 
 from blake3 import blake3
+
 from tapehouse.core.errors import ConflictError, DecodeError, IntegrityError, MissingError, UsageError
 from tapehouse.dr.ahead import iterate, run_ahead
 from tapehouse.dr.chunks import CHUNK_BYTES_MAX, split_chunks

@@ -31,6 +31,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+
 from tapehouse.core.errors import MissingError, StoreThrottledError, TapehouseError, UsageError
 from tapehouse.dr.store import ObjectInfo, check_condition, check_key, check_prefix, conflict, missing
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from blake3 import blake3
+
 from tapehouse.core.errors import ConflictError, MissingError, StoreThrottledError, UsageError
 from tapehouse.core.metrics import Metrics
 

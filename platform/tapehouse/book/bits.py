@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
 from tapehouse.book.layout import TIER, TIERS
 from tapehouse.core.kernel import Array, Int, kernel
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 from blake3 import blake3
+
 from tapehouse.book.bits import next_below
 from tapehouse.book.layout import (
     ANONYMOUS,

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import DataError, UsageError
 from tapehouse.core.units import UNDEFINED
 

@@ -7,6 +7,7 @@ inside the window, an order id a row only through the hash table.
 from __future__ import annotations
 
 import numpy as np
+
 from tapehouse.book.bits import clear_bit, next_below, set_bit
 from tapehouse.book.layout import (
     ANONYMOUS,

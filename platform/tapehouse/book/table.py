@@ -9,6 +9,7 @@ order, so a probe always meets an empty one.
 from __future__ import annotations
 
 import numpy as np
+
 from tapehouse.book.layout import CAPACITY, FREE, FRESH, HASH_SHIFT, KEY, LINKS, ROW
 from tapehouse.core.kernel import Array, Int, kernel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tapehouse.book.bits import next_below
 from tapehouse.book.layout import ASK, BASE, BEST, BID, COUNT, LEVELS, OCCUPIED, SHIFT, SIZE, TICK, TOP, Books
 from tapehouse.book.queues import locate

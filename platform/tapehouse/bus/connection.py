@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+
 from tapehouse.bus.api import API_TIMEOUT_S, call_api
 from tapehouse.bus.requests import Requester, publish
 from tapehouse.bus.server import monitor, profile_of

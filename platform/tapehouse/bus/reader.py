@@ -18,6 +18,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.connection import PATIENCE_S, RETRY_PAUSE_S, Bus
 from tapehouse.bus.topology import read_branches

@@ -13,6 +13,7 @@ import itertools
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from tapehouse.core import BusUnavailableError, DataError, UsageError
 
 IN_FLIGHT_MAX = 65_536  # requests without an answer, one connection; more than that is a caller that never waits

@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Any
 
 import nats.micro
-import tapehouse.core.errors as errors
 from nats.micro.request import Request
 from nats.micro.service import EndpointStats, Service
+
+import tapehouse.core.errors as errors
 from tapehouse.bus.connection import Bus
 from tapehouse.bus.requests import NobodyListensError, UnansweredError
 from tapehouse.core import BusUnavailableError, InvariantError, MissingError, TapehouseError, TransientError, UsageError

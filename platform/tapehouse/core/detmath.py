@@ -23,6 +23,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.kernel import Float, Int, kernel
 
 _Table = npt.NDArray[np.float64]

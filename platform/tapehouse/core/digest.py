@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 
 from blake3 import blake3
+
 from tapehouse.core.errors import IntegrityError, InvariantError
 
 BLOCK_RECORDS = 1024

@@ -113,7 +113,13 @@ def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        options: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy", "no_cfunc_wrapper": True, "nogil": True}
+        options: dict[str, Any] = {
+            "cache": True,
+            "_nrt": False,
+            "error_model": "numpy",
+            "no_cfunc_wrapper": True,
+            "nogil": True,
+        }
         if inline:
             options["forceinline"] = True
         compiled: Callable[..., Any] = numba.njit(*signature, **options)(function)

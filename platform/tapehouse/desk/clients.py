@@ -21,8 +21,7 @@ class Clients:
     """Outcomes by client and number."""
 
     def __init__(self) -> None:
-        self._outcomes: dict[str, dict[int, Outcome]] = {}
-        self._forgotten: dict[str, int] = {}  # the highest number that left each client's window
+        self._outcomes: dict[str, dict[int, Outcome]] = {}  # the client that spoke last comes last
 
     def find(self, client: str, number: int) -> Outcome | None:
         """The first outcome of a number seen before, an `expired` one below the window, None for a new number."""
@@ -32,29 +31,23 @@ class Clients:
         first = known.get(number)
         if first is not None:
             return first
-        if number <= self._forgotten.get(client, -1) or (known and number < min(known)):
+        if number < min(known):
             return {"outcome": "expired", "reason": f"number {number} is below this client's window"}
         return None
 
     def remember(self, client: str, number: int, outcome: Outcome) -> None:
         """Keep the first outcome of a new number."""
         known = self._outcomes.pop(client, {})
-        self._outcomes[client] = known  # the most recent client comes last
+        self._outcomes[client] = known
         known[number] = outcome
         if len(known) > OUTCOMES_MAX:
-            oldest = min(known)
-            del known[oldest]
-            self._forgotten[client] = max(oldest, self._forgotten.get(client, -1))
+            del known[min(known)]
         if len(self._outcomes) > CLIENTS_MAX:
-            silent = next(iter(self._outcomes))
-            del self._outcomes[silent]
-            self._forgotten.pop(silent, None)
+            del self._outcomes[next(iter(self._outcomes))]
 
     def snapshot(self) -> bytes:
         """Canonical JSON, clients in order of their last command."""
-        rows = [
-            [client, self._forgotten.get(client, -1), sorted(known.items())] for client, known in self._outcomes.items()
-        ]
+        rows = [[client, sorted(known.items())] for client, known in self._outcomes.items()]
         return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -62,10 +55,10 @@ class Clients:
         """What `snapshot` returned; raises IntegrityError for other bytes."""
         clients = cls()
         try:
-            for client, forgotten, known in json.loads(data):
-                clients._outcomes[client] = {int(number): outcome for number, outcome in known}
-                if forgotten >= 0:
-                    clients._forgotten[client] = forgotten
+            for client, known in json.loads(data):
+                if not known or len(known) > OUTCOMES_MAX:
+                    raise ValueError(f"{len(known)} outcomes")
+                clients._outcomes[str(client)] = {int(number): dict(outcome) for number, outcome in known}
         except (ValueError, TypeError) as error:
             raise IntegrityError("the clients of a snapshot are damaged", hint="refold the log") from error
         return clients

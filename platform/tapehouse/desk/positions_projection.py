@@ -96,9 +96,7 @@ def fold_fills(table: Array, exponents: Array, multipliers: Array, array: Array,
             money = table[account, instrument]
             sign = 1 if (array[at, 7] >> 8) & 255 == _BID else -1
             multiplier, exponent = multipliers[instrument], exponents[instrument]
-            value = book_fill(
-                money, sign, array[at, 4], array[at, 5], array[at + 1, 1], multiplier, exponent, powers
-            )
+            value = book_fill(money, sign, array[at, 4], array[at, 5], array[at + 1, 1], multiplier, exponent, powers)
             if value == OVERFLOW:
                 return at, _OVERFLOWS
             if money[POSITION] != array[at + 1, 4] or money[CASH] != array[at + 1, 5]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.units import UNDEFINED

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
+
 from tapehouse.core.errors import DataError, DecodeError, InvariantError
 from tapehouse.market.cell import PAYLOAD_BYTES_MAX
 

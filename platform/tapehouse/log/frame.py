@@ -13,6 +13,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import xxhash
 import zstandard
+
 from tapehouse.core.errors import DataError, DecodeError, InvariantError
 from tapehouse.core.ids import LOG_ID_BYTES
 from tapehouse.core.kernel import Array, kernel

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from blake3 import blake3
+
 from tapehouse.core.errors import DecodeError, GapError, IntegrityError
 from tapehouse.log.frame import FrameHeader, decode_frame
 from tapehouse.log.machine import Machine

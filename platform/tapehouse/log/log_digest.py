@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from blake3 import blake3
+
 from tapehouse.core.errors import GapError
 from tapehouse.log.canonical import encode_message
 from tapehouse.log.port import Message

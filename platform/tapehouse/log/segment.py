@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import xxhash
 import zstandard
 from blake3 import blake3
+
 from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.core.ids import LOG_ID_BYTES
 from tapehouse.log.canonical import MESSAGE_BYTES_MAX, decode_message, encode_message

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.market.cell import CELL_BYTES, CELLS_MAX, OWNED_BYTES, PAYLOAD_BYTES_MAX, Cells, Kind, empty_cells
 

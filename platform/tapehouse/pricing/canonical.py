@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+
 from tapehouse.core import IntegrityError
 from tapehouse.pricing.chain import Chain
 from tapehouse.pricing.surface import EXPIRIES, NODES

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core import UNDEFINED, DataError, check
 from tapehouse.core.detmath import log
 from tapehouse.core.kernel import Array, Float, Int, State, kernel

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
+
 from tapehouse.core import DataError, DecodeError, IntegrityError, format_time_ns
 from tapehouse.core.ids import encode_token
 from tapehouse.core.kernel import Array, Int, State, kernel

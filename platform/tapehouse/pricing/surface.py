@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from tapehouse.core.detmath import log, sqrt
 from tapehouse.core.kernel import Float, Int, State, kernel
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tapehouse.book.bits import clear_bit, highest_bit, next_below, set_bit
 from tapehouse.book.layout import make_books
 from tapehouse.core.kernel import kernel

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tapehouse.book import Status, counts, define, levels, make_books, set_level, window
 from tapehouse.core import DataError, UsageError
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tapehouse.book.layout import CAPACITY, make_books
 from tapehouse.book.table import erase, find, give_row, high, home, insert, low, pack, take_row
 

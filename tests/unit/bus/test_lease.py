@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.bus.lease import Entry, Lease, MemoryLeaseStore
 from tapehouse.core import (
     AmbiguousAppendError,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus import state as files
 from tapehouse.bus.process import identify, is_alive, port_owner, send_signal, wait_ended
 from tapehouse.bus.state import ClusterState, NodeState

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus.server import NodeConfig, check_config, find_server, profile_of, render_config
 from tapehouse.core import MissingError, UsageError
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tapehouse.bus import state as files
 from tapehouse.bus.process import identify
 from tapehouse.bus.targets import resolve_target

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from tapehouse.bus import headers
 from tapehouse.bus.topology import (
     METADATA_BRANCHES,

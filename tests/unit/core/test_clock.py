@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tapehouse.core import Clock, Metrics, SystemClock, VirtualClock
 
 

@@ -22,6 +22,7 @@ import numba
 import numpy as np
 import pytest
 from blake3 import blake3
+
 from tapehouse.core import detmath
 
 SEED = int(os.environ.get("TAPEHOUSE_SEED", "7"))

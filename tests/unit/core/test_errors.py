@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tapehouse import core
 from tapehouse.core import InvariantError, TapehouseError, check, errors
 

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DecodeError, UsageError
 from tapehouse.core.ids import (
     LOG_ID_BYTES,

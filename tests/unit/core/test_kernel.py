@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tapehouse.core import kernel as module
 from tapehouse.core.kernel import Array, Int, cache_directory, cpu_name, kernel, kernel_sources, source_digest
 

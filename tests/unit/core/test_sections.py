@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import IntegrityError
 from tapehouse.core.sections import pack_sections, unpack_sections
 

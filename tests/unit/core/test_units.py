@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import UNDEFINED, DataError, UsageError, format_time_ns, from_fixed, parse_time_ns, to_fixed
 from tapehouse.core.units import POWERS_OF_TEN
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import (
     ConflictError,
@@ -22,7 +23,6 @@ from tapehouse.dr.verify import verify
 from tapehouse.log.log_digest import digest_messages
 from tapehouse.log.memory import MemoryLog
 from tapehouse.log.port import Branch, Log
-
 from tests.support.logs import OLD_ID, extend, filled, messages_of
 
 NEW_ID = b"n" * 16

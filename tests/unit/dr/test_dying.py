@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.dr.backup import backup
 from tapehouse.dr.repository import MachineSnapshot
@@ -14,7 +15,6 @@ from tapehouse.dr.store import MemoryStore
 from tapehouse.dr.verify import verify
 from tapehouse.log import segment_cut
 from tapehouse.log.memory import MemoryLog
-
 from tests.support.logs import OLD_ID, extend, filled, messages_of
 
 CALLS_MAX = 200  # of any one backup here; a loop that gets there has lost its end

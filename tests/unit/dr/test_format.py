@@ -15,7 +15,6 @@ from tapehouse.dr.restore import MemoryTarget, restore
 from tapehouse.dr.store import ObjectStore
 from tapehouse.dr.verify import verify
 from tapehouse.log.memory import MemoryLog
-
 from tests.support.logs import OLD_ID, extend, filled, messages_of
 from tests.support.second_reader import read_repository
 

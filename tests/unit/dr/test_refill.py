@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tapehouse.core.errors import (
     AmbiguousAppendError,
     BusUnavailableError,
@@ -16,7 +17,6 @@ from tapehouse.core.errors import (
 from tapehouse.dr.refill import ATTEMPTS_MAX, Refill
 from tapehouse.log.memory import MemoryLog
 from tapehouse.log.port import Message
-
 from tests.support.logs import filled, messages_of
 
 

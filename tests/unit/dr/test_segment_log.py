@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import GapError, IntegrityError, UsageError
 from tapehouse.dr.backup import backup
@@ -15,7 +16,6 @@ from tapehouse.dr.store import MemoryStore
 from tapehouse.log import segment_cut
 from tapehouse.log.memory import MemoryLog
 from tapehouse.log.port import Branch, Log, Message
-
 from tests.support.logs import OLD_ID, extend, filled, messages_of
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import ConflictError, MissingError, StoreThrottledError, TapehouseError, UsageError
 from tapehouse.dr.backup import backup
@@ -17,7 +18,6 @@ from tapehouse.dr.probe import probe
 from tapehouse.dr.restore import MemoryTarget, restore
 from tapehouse.dr.store import ATTEMPTS_MAX, PAUSE_MAX_S, Counting, MemoryStore, Retrying
 from tapehouse.dr.verify import verify
-
 from tests.support.logs import extend, filled, messages_of
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tapehouse.core.clock import VirtualClock
 from tapehouse.core.errors import IntegrityError, MissingError, TapehouseError
 from tapehouse.dr.backup import backup
@@ -11,7 +12,6 @@ from tapehouse.dr.repository import MARKER, MachineSnapshot
 from tapehouse.dr.restore import MemoryTarget, restore
 from tapehouse.dr.store import MemoryStore
 from tapehouse.dr.verify import verify
-
 from tests.support.logs import OLD_ID, extend, filled
 
 

@@ -286,7 +286,9 @@ class Forgetful:
     """Refuses to be restored."""
 
     name = "forgetful"
-    kept = b"as it was"
+
+    def __init__(self) -> None:
+        self.kept = b"as it was"
 
     def on_market(self, view: View) -> list[Submit]:
         return []
@@ -295,6 +297,7 @@ class Forgetful:
         return self.kept
 
     def restore(self, state: bytes) -> None:
+        self.kept = state
         if state != b"as it was":
             raise ValueError("what is this?")
 

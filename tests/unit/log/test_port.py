@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tapehouse.log import Branch, Extent
 
 FIRST, SECOND, LIVING = (bytes([number]) * 16 for number in (1, 2, 3))

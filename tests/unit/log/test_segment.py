@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+
 from tapehouse.core.errors import DataError, DecodeError, GapError, IntegrityError, MissingError
 from tapehouse.log.canonical import HEADERS_MAX, decode_message, encode_message
 from tapehouse.log.log_digest import GENESIS, LogDigest, digest_messages
@@ -29,7 +30,6 @@ from tapehouse.log.segment_file import (
     recover_segment,
     recover_segment_file,
 )
-
 from tests.support.second_reader import read_segment
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "formats"

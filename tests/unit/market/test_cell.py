@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from tapehouse.market import (
     CELL,
     CELL_BYTES,

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapehouse.core import DataError, DecodeError
 from tapehouse.market import Cells, Instrument, Kind, pack_payload, read_definition
 

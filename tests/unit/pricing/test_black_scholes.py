@@ -9,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+
 from tapehouse.pricing import black_price, greeks, make_chain, price, price_chain
 from tapehouse.pricing.projection import fold_quotes
 

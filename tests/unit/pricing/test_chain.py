@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED, DataError, IntegrityError, InvariantError
 from tapehouse.pricing import (
     YEAR_NS,

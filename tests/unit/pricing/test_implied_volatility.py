@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from tapehouse.pricing import black_price, implied_volatility
 from tapehouse.pricing.implied_volatility import (
     ABOVE_MAXIMUM,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED, DataError, DecodeError, IntegrityError
 from tapehouse.market import Cells, Instrument, Kind, empty_cells, extend, pack_payload, words
 from tapehouse.pricing import YEAR_NS, SurfaceProjection

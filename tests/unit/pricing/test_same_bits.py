@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from tapehouse.core import UNDEFINED
 from tapehouse.pricing import YEAR_NS, define_option, digest, make_chain, on_option_quote, price_chain
 

@@ -83,6 +83,8 @@ async def test_after_the_paced_part_the_rest_comes_at_once() -> None:
     replayed, _ = await replay(logs.tape, quick_maker, Pace(speed=10.0, paced_ns=held))  # type: ignore[arg-type]
     last = int(times[times <= times[0] + held].max() - times[0])
     assert replayed.seconds == pytest.approx(last / 10 / 1e9, rel=1e-6)
+    at_once, _ = await replay(logs.tape, quick_maker, Pace(speed=10.0, paced_ns=0))  # type: ignore[arg-type]
+    assert at_once.seconds == 0.0
 
 
 class Looking(VirtualClock):
