@@ -12,7 +12,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.core import DecodeError, GapError, IntegrityError
+from tapehouse.core import DataError, DecodeError, GapError, IntegrityError, InvariantError
 from tapehouse.log import (
     Branch,
     Codec,
@@ -295,6 +295,36 @@ def test_a_snapshot_comes_back(state: bytes, version: int, log_id: bytes, sequen
     progress = Progress(log_id=log_id, sequence=sequence, next_ordinal=ordinal)
     snapshot = Snapshot(progress=progress, machine_version=version, state=state)
     assert Snapshot.decode(snapshot.encode()) == snapshot
+
+
+async def test_a_machine_that_stopped_inside_a_frame_is_neither_kept_nor_led_on() -> None:
+    class Stumbling(Tally):
+        """Folds half of the second frame, then fails."""
+
+        frames = 0
+
+        def apply(self, header: FrameHeader, cells: Cells) -> None:
+            self.frames += 1
+            if self.frames == 2:
+                super().apply(header, cells[:1])
+                raise DataError("bad cell")
+            super().apply(header, cells)
+
+    log = await written(ten())
+    snapshots = MemorySnapshots()
+    host = Host(Stumbling(), log, snapshots=snapshots)
+    await host.open()
+    messages = [message async for message in log.read(1)]
+    host.fold(messages[0])
+    host.save()
+    kept = dict(snapshots.saved)
+    with pytest.raises(DataError):
+        host.fold(messages[1])
+    with pytest.raises(InvariantError, match="inside a frame"):
+        host.save()
+    with pytest.raises(InvariantError, match="inside a frame"):
+        host.fold(messages[1])
+    assert snapshots.saved == kept
 
 
 async def test_a_host_without_a_store_saves_nothing() -> None:

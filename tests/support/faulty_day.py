@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -25,11 +26,23 @@ from tapehouse.log import Log, MemoryLog, Progress, open_frame
 from tapehouse.market import Cells, Kind, read_definition, records_of
 from tapehouse.strategies import maker
 
+T = TypeVar("T")
+LOOKS_MAX = 600
+LOOK_PAUSE_S = 0.1
 BATCH_CELLS = 2_000  # small batches make many appends for the faults to fall among
 FAULT_WAIT_S = 60.0
 
 # A fault gets a function to call in the moment in which it strikes: the feed goes on then.
 Fault = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+async def settled(look: Callable[[], Awaitable[T]], message: str) -> T:
+    """What `look` finds as soon as it finds anything."""
+    for _ in range(LOOKS_MAX):
+        if found := await look():
+            return found
+        await asyncio.sleep(LOOK_PAUSE_S)
+    raise AssertionError(message)
 
 
 class FaultyDay:
@@ -160,7 +173,10 @@ def difference(expected: Cells, found: Cells) -> str:
 
 def assert_whole(day: FaultyDay, found: Recorded, faultless: Recorded) -> None:
     """Nothing lost, nothing twice, order kept, and every decision as if nothing had happened."""
-    assert difference(as_taped(day, found.symbols), found.feed) == ""
-    assert difference(faultless.events, found.events) == ""
-    assert found.digests == faultless.digests
-    assert found.report.feed_cells == len(found.feed)
+    for what, wrong in (
+        ("the tape", difference(as_taped(day, found.symbols), found.feed)),
+        ("EVENTS", difference(faultless.events, found.events)),
+    ):
+        assert not wrong, f"{what}: {wrong}"
+    assert found.digests == faultless.digests, "the digests differ"
+    assert found.report.feed_cells == len(found.feed), "the report counts other cells than the tape holds"

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from blake3 import blake3
 
+from tapehouse.core.check import check
 from tapehouse.core.errors import DecodeError, GapError, IntegrityError
 from tapehouse.log.frame import FrameHeader, decode_frame
 from tapehouse.log.machine import Machine
@@ -114,6 +115,7 @@ class Host:
         self.progress: Progress | None = None
         self.cells = 0
         self.ignored_snapshot = ""
+        self._halted = False
 
     async def open(self) -> Progress:
         """Restore the newest usable snapshot, or start from the log's beginning.
@@ -164,7 +166,10 @@ class Host:
         if progress is None or extent is None:
             raise GapError("a host folds only after open()", subject=self._log.name)
         header, cells = open_frame(self._log.name, message, extent, progress)
+        check(not self._halted, "a machine that stopped inside a frame goes on", subject=self.machine.name)
+        self._halted = True  # Until the frame is folded whole: what is half folded is no state of this machine.
         self.machine.apply(header, cells)
+        self._halted = False
         self.progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
         self.cells += len(cells)
         self._since_snapshot += len(cells)
@@ -173,9 +178,14 @@ class Host:
         return header, cells
 
     def save(self) -> None:
-        """Write a snapshot of the present state."""
+        """Write a snapshot of the present state.
+
+        Raises:
+            InvariantError: The machine stopped inside a frame; the last snapshot stands.
+        """
         if self._snapshots is None or self.progress is None:
             return
+        check(not self._halted, "a machine that stopped inside a frame is not kept", subject=self.machine.name)
         snapshot = Snapshot(progress=self.progress, machine_version=self.machine.version, state=self.machine.snapshot())
         self._snapshots.save(self.machine.name, snapshot.encode())
         self._since_snapshot = 0
