@@ -70,6 +70,7 @@ def _read_parameters(parameters: str | None) -> dict[str, Any]:
 def _checked(name: str, strategy: Strategy) -> Strategy:
     """What the factory made, where it is a strategy."""
     if isinstance(strategy, CompiledStrategy):
+        strategy.parameter_array()  # Raises where a parameter is none.
         return strategy
     lacking = [part for part in _PARTS if not callable(getattr(strategy, part, None))]
     if not isinstance(getattr(strategy, "name", None), str):

@@ -28,8 +28,10 @@ def bench(
 
     Parameters
     ----------
-    lobster, dbn
-        Measure on a recorded day instead of a generated one.
+    lobster
+        Measure on a LOBSTER zip, or its message and book file, instead of a generated day.
+    dbn
+        Measure on a DBN file instead of a generated day.
     cells
         Of the generated day.
     repeat

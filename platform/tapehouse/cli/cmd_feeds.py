@@ -10,9 +10,9 @@ from pathlib import Path
 def list_formats(*, json: bool = False) -> int:
     """The formats that can be recorded.
 
-    Examples:
+    For example:
 
-        tapehouse feeds list
+        tapehouse feeds list --json
 
     Parameters
     ----------

@@ -72,8 +72,12 @@ def prove(
     factor = parse_speed(speed)
     read_seconds(paced_seconds, "--paced-seconds")
     if tape is not None:
+        from tapehouse.app.strategies import load_strategy
         from tapehouse.app.tape_proof import prove_tape
+        from tapehouse.core.ids import check_name
 
+        check_name(tape, "tape")
+        load_strategy(strategy, parameters)  # What is wrong is told before anything takes its time.
         compile_kernels(quiet=json)
         proof = run_async(prove_tape(tape, nats=nats, home=home, strategy=strategy, parameters=parameters, guard=guard))
     else:

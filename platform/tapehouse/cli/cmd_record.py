@@ -60,7 +60,9 @@ def record(
         One line of JSON.
     """
     from tapehouse.app.recording import record_source
+    from tapehouse.app.strategies import load_strategy
     from tapehouse.cli.output import Bar, compile_kernels, console, print_json, run_async
+    from tapehouse.core.ids import check_name
     from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
 
     feed: Feed
@@ -69,13 +71,18 @@ def record(
         feed = GeneratedDay(seed=seed, cells=cells, options=options)
     else:
         feed = SeededChain(opened, seed=seed) if options else opened
+    chosen = None if strategy in (None, "none") else strategy
+    if chosen is not None:
+        load_strategy(chosen, parameters)  # What is wrong is told before anything takes its time.
+    if tape is not None:
+        check_name(tape, "tape")
     compile_kernels(quiet=json)
     with Bar(f"record {feed.name}", feed.cells_estimate, quiet=json) as bar:
         name, report = run_async(
             record_source(
                 feed,
                 tape=tape,
-                strategy=None if strategy in (None, "none") else strategy,
+                strategy=chosen,
                 parameters=parameters,
                 guard=guard,
                 nats=nats,

@@ -56,13 +56,17 @@ def replay(
     """
     from tapehouse.app.plot import check_picture
     from tapehouse.app.replaying import replay_tape
+    from tapehouse.app.strategies import load_strategy
     from tapehouse.cli.output import Bar, compile_kernels, console, print_json, print_table, read_seconds, run_async
+    from tapehouse.core.ids import check_name
     from tapehouse.replay import Pace, parse_speed
 
     paced_ns = None if paced_seconds is None else read_seconds(paced_seconds, "--paced-seconds")
     pace = Pace(speed=parse_speed(speed), paced_ns=paced_ns)
     if plot is not None:
         check_picture(plot)
+    check_name(tape, "tape")
+    load_strategy(strategy, parameters)  # What is wrong is told before anything takes its time.
     compile_kernels(quiet=json)
     with Bar(f"replay {tape} at {speed}", None, quiet=json) as bar:
         result = run_async(

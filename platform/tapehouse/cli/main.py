@@ -6,7 +6,9 @@ Commands live one per file in `cmd_<verb>.py` and are imported only when called,
 
 from __future__ import annotations
 
+import difflib
 import errno
+import itertools
 import os
 import signal
 import sys
@@ -16,7 +18,8 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
-from tapehouse.core.errors import EXIT_MISSING, EXIT_USAGE, InvariantError, MissingError, TapehouseError
+from tapehouse.cli.console import PipeConsole
+from tapehouse.core.errors import EXIT_MISSING, EXIT_USAGE, InvariantError, MissingError, TapehouseError, UsageError
 
 EXIT_INTERRUPTED = 130
 
@@ -63,6 +66,7 @@ def build(arguments: Sequence[str] = ()) -> App:
         help_format="markdown",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative_iterable=()),
+        console=PipeConsole(),
     )
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
     for group in groups.values():
@@ -73,6 +77,27 @@ def build(arguments: Sequence[str] = ()) -> App:
         called = list(arguments[: len(name.split())]) == name.split()
         parent.command(f"tapehouse.cli.{target}", name=verb, help=None if called else text)
     return app
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Refuse a command that there is not, before any command's module is imported to look for it.
+
+    Raises:
+        UsageError: There is none of that name; the nearest is offered.
+    """
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    known = {name.split()[0] for name in COMMANDS}
+    asked = words[:1]
+    if asked and asked[0] in GROUPS and len(words) > 1:
+        known = {name for name in COMMANDS if name.split()[0] == asked[0]}
+        asked = words[:2]
+    name = " ".join(asked)
+    if not asked or name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    group = "tapehouse" if len(asked) == 1 else f"tapehouse {asked[0]}"
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"there is no command {name!r}", hint=f"{meant}see {group} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +119,7 @@ def run(arguments: list[str]) -> int:
     With TAPEHOUSE_TRACEBACK set, an error that is nobody's but ours is shown with its traceback.
     """
     try:
+        check_command(arguments)
         result = build(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # A reader that has gone is noticed here, not while Python ends.
     except CycloptsError as error:

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tapehouse.cli.console import PipeConsole
 from tapehouse.core.errors import UsageError
 from tapehouse.core.units import NS_PER_SECOND
 
 T = TypeVar("T")
 SECONDS_MAX = 1e9  # some thirty years
 _NARROWEST = 140  # where the output is no terminal, tables need not fit one
-console = Console(width=None if sys.stdout.isatty() else _NARROWEST)
+console = PipeConsole(width=None if sys.stdout.isatty() else _NARROWEST)
 diagnostics = Console(stderr=True)
 
 

@@ -9,7 +9,6 @@ strategy and clients.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,9 @@ from tapehouse.book import define as define_book
 from tapehouse.book import make_books, restore_books, snapshot_books
 from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
-from tapehouse.core.errors import DataError, DecodeError, IntegrityError, StrategyError, UsageError
+from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.core.units import UNDEFINED
-from tapehouse.desk import BUY, POWERS, SELL, define_instrument, make_desk
+from tapehouse.desk import POWERS, define_instrument, make_desk
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.state import (
     COUNTERS,
@@ -38,27 +36,13 @@ from tapehouse.desk.state import (
 )
 from tapehouse.engine import loop
 from tapehouse.engine.commands import CommandDesk
-from tapehouse.engine.guard import Guard, NoGuard
+from tapehouse.engine.python_turns import PythonTurns
 from tapehouse.engine.strategy import (
-    CANCEL_SIDE,
-    INTENT_KIND,
-    INTENT_PRICE,
-    INTENT_SIDE,
-    INTENT_SIZE,
-    INTENT_TIME_IN_FORCE,
     INTENTS_MAX,
     MEMORY_WORDS,
-    NUMBER_CHAIN_DELTA,
-    NUMBER_VOLATILITY,
     PARAMETERS_MAX,
-    SUBMIT,
-    TIMES_IN_FORCE,
-    CancelSide,
     CompiledStrategy,
-    PythonStrategy,
     Strategy,
-    Submit,
-    View,
 )
 from tapehouse.log.frame import FrameHeader
 from tapehouse.market import CELL_BYTES, Cells, Instrument, Kind, from_words, read_definition, words
@@ -97,8 +81,7 @@ class Engine:
     def __init__(self, strategy: Strategy, *, guard: bool = True) -> None:
         self.strategy = strategy
         self._compiled = strategy if isinstance(strategy, CompiledStrategy) else None
-        self._python: PythonStrategy | None = None if isinstance(strategy, CompiledStrategy) else strategy
-        self._guard = Guard(strategy) if guard and self._python is not None else NoGuard()
+        self._turns = None if isinstance(strategy, CompiledStrategy) else PythonTurns(strategy, guard=guard)
         self._parameters = self._compiled.parameter_array() if self._compiled else _NO_PARAMETERS
         self._memory = np.zeros(MEMORY_WORDS, np.int64)
         self._scratch = loop.make_scratch()
@@ -190,7 +173,7 @@ class Engine:
                 self._slow(cells[row : row + length], header.first_ordinal + row)
                 row += length
             elif why == loop.STRATEGY_TURN:
-                self._ask_python()
+                self._take_turn()
                 turn = 1
             else:
                 self._halt(why, header.first_ordinal + row, cells[row])
@@ -213,7 +196,7 @@ class Engine:
             function,
             self._parameters,
             self._memory,
-            1 if self._python is not None else 0,
+            1 if self._turns is not None else 0,
             self._out,
             POWERS,
         )
@@ -333,71 +316,12 @@ class Engine:
         self._outputs.clear()
         return outputs
 
-    # Python strategies.
-
-    def _ask_python(self) -> None:
-        assert self._python is not None
-        view, numbers = self._scratch.seen.tolist(), self._scratch.numbers
-        slot = view[1]
-        seen = View(
-            now=view[0],
-            slot=slot,
-            instrument=view[2],
-            bid=_defined(view[3]),
-            bid_size=view[4],
-            ask=_defined(view[5]),
-            ask_size=view[6],
-            last_trade=view[7],
-            tick=view[8],
-            lot=view[9],
-            position=view[10],
-            cash=view[11],
-            own_bid=_defined(view[12]),
-            own_bid_left=view[13],
-            own_ask=_defined(view[14]),
-            own_ask_left=view[15],
-            volatility=float(numbers[NUMBER_VOLATILITY]),
-            chain_delta=float(numbers[NUMBER_CHAIN_DELTA]),
-        )
-        position = f"cell {view[16]}"
-        intents = self._guarded(position, self._python.on_market, seen)
-        self._note_intents(intents, position)
-        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, len(intents))
-
-    def _guarded(self, position: str, function: Callable[..., Any], *arguments: object) -> Any:
-        """Call a method of the strategy; whatever it raises is a StrategyError."""
-        try:
-            with self._guard:
-                return function(*arguments)
-        except StrategyError:
-            raise
-        except (Exception, SystemExit) as error:
-            subject = f"strategy {self.strategy.name}"
-            raise StrategyError(
-                f"it raised {type(error).__name__}: {error}", subject=subject, position=position
-            ) from error
-
-    def _note_intents(self, intents: Any, position: str) -> None:
-        """Write a Python strategy's intents where the loop carries them out, if they are what they must be."""
-        subject = f"strategy {self.strategy.name}"
-        if not isinstance(intents, list | tuple):
-            raise StrategyError(
-                f"it returned a {type(intents).__name__}, no list of intents", subject=subject, position=position
-            )
-        if len(intents) > INTENTS_MAX:
-            raise StrategyError(
-                f"{len(intents)} intents in one turn", subject=subject, position=position, hint=f"{INTENTS_MAX} at most"
-            )
-        for row, intent in zip(self._scratch.intents, intents, strict=False):
-            problem = _problem(intent)
-            if problem:
-                raise StrategyError(problem, subject=subject, position=position)
-            row[:] = 0
-            row[INTENT_KIND] = SUBMIT if isinstance(intent, Submit) else CANCEL_SIDE
-            row[INTENT_SIDE] = intent.side
-            if isinstance(intent, Submit):
-                row[INTENT_PRICE], row[INTENT_SIZE] = intent.price, intent.size
-                row[INTENT_TIME_IN_FORCE] = intent.time_in_force
+    def _take_turn(self) -> None:
+        """Have the Python strategy decide, and carry out what it wants."""
+        if self._turns is None:
+            raise InvariantError("a turn of a strategy that is not there", subject=self.name)
+        slot, count = self._turns.ask(self._scratch)
+        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, count)
 
     # State.
 
@@ -413,19 +337,9 @@ class Engine:
             "desk": desk_state.snapshot(self._desk),
             "instruments": json.dumps(definitions).encode(),
             "memory": self._memory.tobytes(),
-            "python": self._python_state(),
+            "python": self._turns.state() if self._turns else b"",
             "seen": b"".join(array.tobytes() for array in seen),
         }
-
-    def _python_state(self) -> bytes:
-        if self._python is None:
-            return b""
-        state = self._guarded("state()", self._python.state)
-        if not isinstance(state, bytes):
-            raise StrategyError(
-                f"its state is a {type(state).__name__}, no bytes", subject=f"strategy {self.strategy.name}"
-            )
-        return state
 
     def snapshot(self) -> bytes:
         """The whole state; canonical."""
@@ -454,7 +368,8 @@ class Engine:
             self._load(sections)
             self.cells, self.outputs = int(head["cells"]), int(head["outputs"])
             self._outputs, self.halted = [], False
-            self._restore_python(sections["python"])
+            if self._turns is not None:
+                self._turns.restore(sections["python"])
         except BaseException as error:
             for name, value in before.items():
                 setattr(self, name, value)
@@ -486,17 +401,6 @@ class Engine:
         if at != len(sections["seen"]):
             raise IntegrityError("a snapshot has bytes left over", subject=self.name, hint="refold the log")
 
-    def _restore_python(self, state: bytes) -> None:
-        """Restore the Python strategy; where it refuses, it gets back the state that it had."""
-        if self._python is None:
-            return
-        before = self._python_state()
-        try:
-            self._guarded("restore()", self._python.restore, state)
-        except StrategyError as error:
-            self._guarded("restore()", self._python.restore, before)
-            raise IntegrityError(error.message, subject=error.subject, hint="refold the log") from error
-
     def digest(self) -> bytes:
         """The state digest: BLAKE3 over the digests of books, desk, pricing, strategy and clients."""
         parts = self._sections()
@@ -511,24 +415,6 @@ class Engine:
             decisions=int(self._desk.counters[desk_state.DECISIONS]),
             cells=self.cells,
         )
-
-
-def _defined(value: int) -> int | None:
-    return None if value == UNDEFINED else value
-
-
-def _problem(intent: object) -> str:
-    """What is wrong with an intent of a Python strategy; empty where nothing is."""
-    if not isinstance(intent, Submit | CancelSide):
-        return f"an intent is a {type(intent).__name__}"
-    if not isinstance(intent.side, int) or intent.side not in (BUY, SELL):
-        return f"the side of an intent is {intent.side!r}"
-    if isinstance(intent, CancelSide):
-        return ""
-    for value in (intent.price, intent.size):
-        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
-            return f"the price or size of an order is {value!r}, no 64-bit integer"
-    return "" if intent.time_in_force in TIMES_IN_FORCE else f"a time in force is {intent.time_in_force!r}"
 
 
 def _overflow(position: str) -> DataError:
