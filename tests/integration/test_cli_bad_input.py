@@ -53,7 +53,7 @@ def with_platform(shell: Shell, work: Callable[[Platform], object]) -> object:
 
 
 def streams(shell: Shell) -> set[str]:
-    return {stream["name"] for stream in shell.json("status")["streams"]}
+    return {stream["name"] for stream in shell.inside.json("status")["streams"]}
 
 
 # Files that cannot be read at all leave no trace.
@@ -94,29 +94,14 @@ def test_files_that_are_not_what_they_should_be(
         (("dbn", missing), 3, f"{missing}: there is no such file"),
     ]
     before = streams(desk)
-    # One at a time: each is a user's command. Two go through processes, the rest through the same code in this one.
+    # Two go through processes of their own, all through the same code in this one.
     for source, code, said in (cases[0], cases[8]):
         assert said in desk.refused("record", *source, "--tape", "bad", code=code)
     for source, code, said in cases:
-        assert said in _in_process("record", *source, "--tape", "bad", "--home", desk.home, code=code)
+        assert said in desk.inside.refused("record", *source, "--tape", "bad", code=code)
         if source[0] == "lobster" or code == 4:
-            assert said in _in_process("feeds", "check", *source, code=code)
+            assert said in desk.inside.refused("feeds", "check", *source, code=code)
     assert streams(desk) == before, "a file that cannot be read leaves no tape behind"
-
-
-def _in_process(*arguments: object, code: int) -> str:
-    """The same command without a process of its own."""
-    import contextlib
-    import io
-
-    from tapehouse.cli.main import run
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        assert run([str(argument) for argument in arguments]) == code, err.getvalue()
-    assert out.getvalue() == ""
-    (line,) = err.getvalue().splitlines()
-    return line.removeprefix("tapehouse: ")
 
 
 # Files that turn bad: what came before the fault is recorded, decided upon and told.
@@ -133,16 +118,16 @@ def test_a_bad_line(desk: Shell, rows: tuple[list[bytes], list[bytes]], tmp_path
     kept = int(said.rpartition("(the ")[2].split()[0].replace(",", ""))
     assert kept > BAD_LINE
 
-    replayed = desk.json("replay", "--tape", "line")
+    replayed = desk.inside.json("replay", "--tape", "line")
     assert replayed["cells"] > kept
     assert replayed["decisions"] > 0
-    assert desk.json("prove", "--tape", "line")["equal"], "the decisions on it are durable too"
+    assert desk.inside.json("prove", "--tape", "line")["equal"], "the decisions on it are durable too"
 
     # The same command with the mended file goes on where it stopped.
     files[0].write_bytes(b"".join(messages))
     told = desk.json("record", "lobster", *files, "--tape", "line")
     assert told["skipped_cells"] == kept
-    whole = desk.json("record", "lobster", *files, "--tape", "whole")
+    whole = desk.inside.json("record", "lobster", *files, "--tape", "whole")
     assert told["feed_cells"] == whole["feed_cells"]
     mended, at_once = (_feed_cells(desk, tape) for tape in ("line", "whole"))
     assert mended.tobytes() == at_once.tobytes()
@@ -182,7 +167,7 @@ def test_other_faults_name_their_line(
     else:
         messages = [*messages[:BAD_LINE], messages[BAD_LINE][:20]]
     files = written(tmp_path / "bad", {MESSAGE: b"".join(messages), BOOK: b"".join(book)})
-    told = _in_process("record", "lobster", *files, "--tape", f"fault-{name}", "--home", desk.home, code=4)
+    told = desk.inside.refused("record", "lobster", *files, "--tape", f"fault-{name}", code=4)
     assert told.startswith(said), told
     assert f"cells before it are on tape fault-{name})" in told
 
@@ -197,7 +182,7 @@ def test_a_dbn_file_that_is_cut_off(desk: Shell, market_data: Path, tmp_path: Pa
     cells = _feed_cells(desk, "cut")
     assert len(cells) == kept > 10_000
     cut.write_bytes(whole)
-    assert desk.json("record", "dbn", cut, "--tape", "cut")["skipped_cells"] == kept
+    assert desk.inside.json("record", "dbn", cut, "--tape", "cut")["skipped_cells"] == kept
 
 
 # Strategies.
@@ -216,11 +201,11 @@ def test_strategies_that_fail(desk: Shell, tmp_path: Path) -> None:
     )
     assert said.startswith("strategy mine, mine.py line 19: it called time.time (")
     assert "--no-guard" in said
-    arguments = ("--cells", 2000, "--tape", "broken", "--strategy", f"{file}:Broken", "--home", desk.home)
-    said = _in_process("record", "generated", *arguments, code=1)
+    arguments = ("--cells", 2000, "--tape", "broken", "--strategy", f"{file}:Broken")
+    said = desk.inside.refused("record", "generated", *arguments, code=1)
     assert "mine, cell " in said
     assert "it raised ZeroDivisionError" in said
-    assert desk.json("replay", "--tape", "broken")["cells"] > 0, (
+    assert desk.inside.json("replay", "--tape", "broken")["cells"] > 0, (
         "what was recorded stays, and another strategy reads it"
     )
 
@@ -239,7 +224,7 @@ def test_strategies_that_fail(desk: Shell, tmp_path: Path) -> None:
 def test_a_damaged_frame(desk: Shell, damage: str, said: str) -> None:
     """Every reader names the sequence; what was before it can be read."""
     tape = f"damaged-{damage}"
-    whole = desk.json("record", "generated", "--cells", 2000, "--tape", tape)
+    whole = desk.inside.json("record", "generated", "--cells", 2000, "--tape", tape)
 
     async def harm(platform: Platform) -> int:
         log = await platform.tape(tape)
@@ -268,7 +253,7 @@ def test_a_damaged_frame(desk: Shell, damage: str, said: str) -> None:
     assert where in (told := desk.refused(*commands[0], code=4))
     assert said in told
     for command in commands[1:]:
-        assert where in _in_process(*command, "--home", desk.home, code=4)
+        assert where in desk.inside.refused(*command, code=4)
     assert with_platform(desk, read_before) == whole["decision_digest"]
 
 
@@ -299,7 +284,7 @@ def small_disk(place: Path, kilobytes: int) -> Iterator[Path]:
 
 
 def test_a_store_on_a_full_disk(desk: Shell, tmp_path: Path) -> None:
-    desk.json("record", "generated", "--cells", 20_000, "--tape", "gen")
+    desk.inside.json("record", "generated", "--cells", 20_000, "--tape", "gen")
     with small_disk(tmp_path / "disk", 192) as disk:
         url = f"file://{disk}/store"
         said = desk.refused("dr", "backup", url, "--tape", "gen", code=3)
@@ -308,29 +293,29 @@ def test_a_store_on_a_full_disk(desk: Shell, tmp_path: Path) -> None:
         assert not list((disk / "store").glob("manifests/*")), "no backup is there, rather than half of one"
         assert not list((disk / "store" / ".tmp").glob("*")), "and no draft"
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
-        assert desk.json("dr", "backup", url, "--tape", "gen")["manifest"] == 1, "it goes on when there is room"
-        assert desk.json("dr", "verify", url)["damaged"] == []
+        assert desk.inside.json("dr", "backup", url, "--tape", "gen")["manifest"] == 1, "it goes on when there is room"
+        assert desk.inside.json("dr", "verify", url)["damaged"] == []
 
 
 def test_a_picture_on_a_full_disk(desk: Shell, tmp_path: Path) -> None:
-    desk.json("record", "generated", "--cells", 2000, "--tape", "drawn")
+    desk.inside.json("record", "generated", "--cells", 2000, "--tape", "drawn")
     with small_disk(tmp_path / "disk", 16) as disk:
-        said = desk.refused("replay", "--tape", "drawn", "--plot", disk / "x.png", code=3)
+        said = desk.inside.refused("replay", "--tape", "drawn", "--plot", disk / "x.png", code=3)
         assert said.startswith(f"{disk}/x.png: the picture cannot be written: No space left on device")
         assert list(disk.iterdir()) == []
 
 
 def test_a_cluster_on_a_full_disk(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 4096) as disk:
+    with small_disk(tmp_path / "disk", 2048) as disk:
         shell = Shell(disk / "home")
         with shell.cluster():
-            said = shell.refused("record", "generated", "--cells", 600_000, "--tape", "big", code=3)
+            said = shell.refused("record", "generated", "--cells", 300_000, "--tape", "big", code=3)
             assert "_big, after sequence " in said
             assert "resource" in said, "the broker's own reason is passed on"
             assert "room on their disks" in said
-            assert shell.json("replay", "--tape", "big")["cells"] > 0, "what was acknowledged is readable"
+            assert shell.inside.json("replay", "--tape", "big")["cells"] > 0, "what was acknowledged is readable"
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         with shell.cluster():
-            told = shell.json("record", "generated", "--cells", 600_000, "--tape", "big")
+            told = shell.inside.json("record", "generated", "--cells", 300_000, "--tape", "big")
             assert 0 < told["skipped_cells"] < told["feed_cells"]
-            assert shell.json("prove", "--tape", "big")["equal"], "nothing is lost and nothing twice"
+            assert shell.inside.json("prove", "--tape", "big")["equal"], "nothing is lost and nothing twice"

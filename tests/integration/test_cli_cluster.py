@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Shell, alive, assert_gone, one_line, processes_of, until
+from tests.support.clusters import free_config
 
 UNSAFE = "fast: unsafe on power loss"
 
@@ -40,9 +41,9 @@ def test_one_node_with_its_host(shell: Shell) -> None:
     assert f"profile  {UNSAFE}" in shown
     assert "host     main, pid" in shown
 
-    sent = shell.json("send", "account.kill", '{"account":"manual"}')
+    sent = shell.inside.json("send", "account.kill", '{"account":"manual"}')
     assert sent["outcome"] == "accepted", sent
-    proof = shell.json("prove", "--tape", "main")
+    proof = shell.inside.json("prove", "--tape", "main")
     assert proof["equal"], "a tape that grows while it is proved is proved to where it ended"
 
     (host,) = told["hosts"].values()
@@ -50,8 +51,8 @@ def test_one_node_with_its_host(shell: Shell) -> None:
     assert down == {"stopped": ["n0"], "already_gone": [], "hosts": ["main"]}
     assert not alive(host)
     assert_gone(shell.home)
-    assert "no cluster runs here" in shell.refused("down", code=3)
-    assert "no cluster runs here" in shell.refused("status", code=3)
+    assert "no cluster runs here" in shell.inside.refused("down", code=3)
+    assert "no cluster runs here" in shell.inside.refused("status", code=3)
 
 
 def test_three_durable_nodes_and_a_second_up(shell: Shell) -> None:
@@ -63,10 +64,10 @@ def test_three_durable_nodes_and_a_second_up(shell: Shell) -> None:
         assert "a cluster of 3 already runs here, 3 of them alive" in said
         assert all(str(node["pid"]) in said for node in told["nodes"])
         assert "tapehouse down" in said
-        assert shell.json("status")["healthy"], "the refused start did not touch the one that runs"
+        assert shell.inside.json("status")["healthy"], "the refused start did not touch the one that runs"
 
-        shell.json("record", "generated", "--cells", 2000, "--tape", "gen")
-        streams = {stream["name"]: stream for stream in shell.json("status")["streams"]}
+        shell.inside.json("record", "generated", "--cells", 2000, "--tape", "gen")
+        streams = {stream["name"]: stream for stream in shell.inside.json("status")["streams"]}
         assert streams["TAPE_gen"]["replicas"] == 3
         assert streams["TAPE_gen"]["leader"] in {"n0", "n1", "n2"}
 
@@ -100,13 +101,13 @@ def test_a_busy_port_names_its_owner(shell: Shell) -> None:
 
 @pytest.mark.parametrize("port", [-1, 61_001, 70_000])
 def test_a_port_that_leaves_no_room_is_refused(shell: Shell, port: int) -> None:
-    assert f"port {port}" in shell.refused("up", f"--port={port}", code=2)
+    assert f"port {port}" in shell.inside.refused("up", f"--port={port}", code=2)
 
 
 def test_all_nodes_killed(shell: Shell) -> None:
     told = shell.json("up", "--nodes", 1, "--profile", "durable", "--port", 0)
     (node,), (old_host,) = told["nodes"], told["hosts"].values()
-    shell.json("record", "generated", "--cells", 2000, "--tape", "gen")
+    shell.inside.json("record", "generated", "--cells", 2000, "--tape", "gen")
     os.kill(node["pid"], signal.SIGKILL)
     until(lambda: not alive(node["pid"]), "it does not die")
 
@@ -118,7 +119,7 @@ def test_all_nodes_killed(shell: Shell) -> None:
     again = shell.json("up", "--nodes", 1, "--profile", "durable", "--port", 0)
     assert not alive(old_host)
     assert list(again["hosts"]) == ["main"]
-    assert shell.json("prove", "--tape", "gen")["equal"], "what was acknowledged is there"
+    assert shell.inside.json("prove", "--tape", "gen")["equal"], "what was acknowledged is there"
 
     os.kill(again["nodes"][0]["pid"], signal.SIGKILL)
     until(lambda: not alive(again["nodes"][0]["pid"]), "it does not die")
@@ -146,7 +147,7 @@ def test_ctrl_c_ends_the_foreground_and_everything_with_it(shell: Shell) -> None
     _interrupt(child)
     assert child.returncode == 0
     assert not processes_of(shell.home), "all have ended before the command does"
-    assert "no cluster runs here" in shell.refused("status", code=3)
+    assert "no cluster runs here" in shell.inside.refused("status", code=3)
 
 
 def test_the_foreground_dies_hard_and_takes_everything_along(shell: Shell) -> None:
@@ -185,7 +186,28 @@ def test_an_interrupted_start_leaves_nothing(shell: Shell, stage: str, number: i
         assert err.splitlines()[-1] == "tapehouse: interrupted"
         assert "Traceback" not in err
     assert not processes_of(shell.home), "all have ended before the command does"
-    assert "no cluster runs here" in shell.refused("down", code=3)
+    assert "no cluster runs here" in shell.inside.refused("down", code=3)
+
+
+def test_an_interrupt_while_the_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file knows fewer nodes than were started: it goes all the same."""
+    from tapehouse.bus import Cluster, state
+
+    calls = 0
+    save = state.save_state
+
+    def save_two(directory: Path, value: state.ClusterState) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        save(directory, value)
+
+    monkeypatch.setattr(state, "save_state", save_two)
+    with pytest.raises(KeyboardInterrupt):
+        Cluster(free_config(tmp_path / "cluster", nodes=3)).start()
+    assert not processes_of(tmp_path)
+    assert state.load_state(tmp_path / "cluster") is None
 
 
 def test_a_host_that_cannot_start_takes_the_cluster_down(shell: Shell, tmp_path: Path) -> None:
@@ -219,12 +241,12 @@ def test_an_external_server(shell: Shell, tmp_path: Path) -> None:
         status = shell.json("status", "--nats", url)
         assert status["nodes"] == [], "it is not ours to look into"
         assert status["hosts"] == {}
-        shell.json("record", "generated", "--cells", 2000, "--tape", "gen", "--nats", url)
-        assert shell.json("prove", "--tape", "gen", "--nats", url)["equal"]
+        shell.inside.json("record", "generated", "--cells", 2000, "--tape", "gen", "--nats", url)
+        assert shell.inside.json("prove", "--tape", "gen", "--nats", url)["equal"]
         named = Shell(shell.home, NATS_URL=url)
         assert named.json("replay", "--tape", "gen")["cells"] > 2000
         store = f"file://{tmp_path}/store"
-        assert named.json("dr", "backup", store)["written"]
+        assert named.inside.json("dr", "backup", store)["written"]
         host = named.start("host", "--tape", "gen")
         assert host.stdout is not None
         assert host.stdout.readline() == "ready\n"
@@ -241,8 +263,8 @@ def test_a_dead_server(shell: Shell) -> None:
         said = shell.refused("record", "generated", "--cells", 2000, "--nats", url, code=3)
         assert f"nobody answers at {url}" in said
         assert "is the server running?" in said
-        assert "no NATS URL" in shell.refused("status", "--nats", "http://127.0.0.1:1", code=2)
-        assert "empty broker URL" in shell.refused("status", "--nats", "", code=2)
+        assert "no NATS URL" in shell.inside.refused("status", "--nats", "http://127.0.0.1:1", code=2)
+        assert "empty broker URL" in shell.inside.refused("status", "--nats", "", code=2)
 
 
 def test_a_server_without_jetstream(shell: Shell, tmp_path: Path) -> None:
@@ -258,7 +280,7 @@ def test_a_server_without_jetstream(shell: Shell, tmp_path: Path) -> None:
         until(lambda: (tmp_path / "pid").exists(), "it does not start")
         url = f"nats://127.0.0.1:{port}"
         for command in (("status",), ("record", "generated", "--cells", 2000), ("replay", "--tape", "x")):
-            said = shell.refused(*command, "--nats", url, code=3)
+            said = shell.inside.refused(*command, "--nats", url, code=3)
             assert said == f"{url}: the server has no JetStream (start it with nats-server -js, or name another)"
     finally:
         server.kill()

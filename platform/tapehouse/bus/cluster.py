@@ -324,8 +324,9 @@ class Cluster:
                 subject=str(self.directory),
                 hint="they wait for the disk: look at the kernel's log",
             )
-        if files.load_state(self.directory) == self._state:  # Not that of a cluster started here since.
-            files.remove_state(self.directory)
+        held = files.load_state(self.directory)
+        if held is not None and {node.process for node in held.nodes} <= {node.process for node in nodes}:
+            files.remove_state(self.directory)  # Else it is that of a cluster started here since.
         self._state = None
         self._launcher.close({node.process.pid for node in nodes})
         names = {node.name for node in stopped}

@@ -66,7 +66,8 @@ def prove(
     json
         One line: `{"paths": [{"name", "decision_digest", "state_digest", …}], "equal": true}`.
     """
-    from tapehouse.cli.output import compile_kernels, console, print_table, read_seconds, run_async
+    from tapehouse.cli.day import DayChoice, run_sync, show, show_paths
+    from tapehouse.cli.output import compile_kernels, console, read_seconds, run_async
     from tapehouse.replay import parse_speed
 
     factor = parse_speed(speed)
@@ -81,8 +82,6 @@ def prove(
         compile_kernels(quiet=json)
         proof = run_async(prove_tape(tape, nats=nats, home=home, strategy=strategy, parameters=parameters, guard=guard))
     else:
-        from tapehouse.cli.day import DayChoice, run_sync, show
-
         choice = DayChoice(
             lobster=None,
             dbn=None,
@@ -105,12 +104,7 @@ def prove(
         print(proof.to_json())
     else:
         if tape is not None:
-            rows = [
-                (path.name, path.decision_digest[:16], path.state_digest[:16], path.cells, path.decisions, path.note)
-                for path in proof.paths
-            ]
-            columns = ("path", "decision digest", "state digest", "cells", "decisions", "how")
-            print_table(f"Tape {tape}", columns, rows)
+            show_paths(f"Tape {tape}", proof)
         console.print("PROVED" if proof.equal else f"DIFFERENT: {proof.difference}", highlight=False, soft_wrap=True)
     if not proof.equal and json:
         print(f"tapehouse: {proof.difference}", file=sys.stderr)

@@ -17,6 +17,9 @@ from tapehouse.core import SystemClock, UsageError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.dr import ObjectStore, open_store
 from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
+from tapehouse.replay import Proof
+
+DIGITS = 12  # of a digest, for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,23 +129,29 @@ async def prove_choice(choice: DayChoice, *, lines: bool, plot: Path | None = No
             return await prover.run(plot)
 
 
-def show(day: DayProof) -> None:
-    """The table of paths and the numbers of the recovery, for people."""
+def show_paths(title: str, proof: Proof) -> None:
+    """Each path with where it arrived, and below how it went there."""
     rows = [
         (
             path.name,
-            path.decision_digest[:16],
-            path.state_digest[:16],
+            path.decision_digest[:DIGITS],
+            path.state_digest[:DIGITS],
             path.cells,
             path.decisions,
-            f"{path.seconds:.2f}",
             f"{path.cells / path.seconds:,.0f}" if path.seconds else "",
-            path.note,
         )
-        for path in day.proof.paths
+        for path in proof.paths
     ]
-    columns = ("path", "decision digest", "state digest", "cells", "decisions", "seconds", "cells/s", "how")
-    print_table("Paths to the same state", columns, rows)
+    print_table(title, ("path", "decision digest", "state digest", "cells", "decisions", "cells/s"), rows)
+    for path in proof.paths:
+        if path.note:
+            console.print(f"{path.name:<14}{path.note}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
+def show(day: DayProof) -> None:
+    """The table of paths and the numbers of the recovery, for people."""
+    show_paths("Paths to the same state", day.proof)
     record, backup, restore = day.record, day.backup, day.restore
     console.print(
         f"tape      {record.cells:,} cells, {record.bytes / record.cells:.1f} bytes a cell, "

@@ -9,9 +9,11 @@ from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from tapehouse.cli.console import PipeConsole
 from tapehouse.core.errors import UsageError
@@ -19,6 +21,7 @@ from tapehouse.core.units import NS_PER_SECOND
 
 T = TypeVar("T")
 SECONDS_MAX = 1e9  # some thirty years
+_UNBROKEN = 24  # characters of a cell
 _NARROWEST = 140  # where the output is no terminal, tables need not fit one
 console = PipeConsole(width=None if sys.stdout.isatty() else _NARROWEST)
 diagnostics = Console(stderr=True)
@@ -56,16 +59,24 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; numbers to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """A table for people; numbers to the right, and what is short is never broken over two lines."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     body = [list(row) for row in rows]
+    shown = [
+        [f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row]
+        for row in body
+    ]
     for at, column in enumerate(columns):
         numeric = all(isinstance(row[at], int | float) for row in body) and bool(body)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in body:
-        table.add_row(
-            *(f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row)
+        widest = max((len(row[at]) for row in shown), default=0)
+        table.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=widest if widest <= _UNBROKEN else None,
         )
+    for row in shown:
+        table.add_row(*map(Text, row))  # As it is: a cell's square brackets are no markup.
     console.print(table)
 
 
