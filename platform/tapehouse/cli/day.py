@@ -138,7 +138,7 @@ def show_paths(title: str, proof: Proof) -> None:
             path.state_digest[:DIGITS],
             path.cells,
             path.decisions,
-            f"{path.cells / path.seconds:,.0f}" if path.seconds else "",
+            round(path.cells / path.seconds) if path.seconds else "",
         )
         for path in proof.paths
     ]
@@ -161,6 +161,7 @@ def show(day: DayProof) -> None:
         f"RTO       {day.rto_seconds:.2f} s from an empty cluster to the desk up "
         f"({sum(log.appended for log in restore.logs):,} messages restored, sequences asserted)",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -67,7 +67,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         for row in body
     ]
     for at, column in enumerate(columns):
-        numeric = all(isinstance(row[at], int | float) for row in body) and bool(body)
+        numeric = {type(row[at]) for row in body if row[at] != ""} in ({int}, {float}, {int, float})
         widest = max((len(row[at]) for row in shown), default=0)
         table.add_column(
             column,
@@ -87,7 +87,7 @@ class Bar:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[amount]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=diagnostics,
@@ -99,7 +99,7 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._progress.start()
-        self._task = self._progress.add_task(self._label, total=self._total, unit=self._unit, rate="")
+        self._task = self._progress.add_task(self._label, total=self._total, amount="", rate="")
         return self
 
     def __exit__(
@@ -113,4 +113,4 @@ class Bar:
             return
         speed = self._progress.tasks[0].speed
         rate = f"{speed:,.0f}/s" if speed else ""
-        self._progress.update(self._task, completed=completed, rate=rate)
+        self._progress.update(self._task, completed=completed, amount=f"{completed:,} {self._unit}", rate=rate)

@@ -34,6 +34,18 @@ def test_a_table_shows_every_cell_whole(monkeypatch: pytest.MonkeyPatch) -> None
     assert "True" in text
 
 
+def test_numbers_stand_to_the_right_and_short_words_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(output, "console", Console(file=shown, width=50))
+    rows = [("from segments", 5, "a note that is long enough to be folded [more]"), ("live", "", ""), ("x", 1_000, "")]
+    output.print_table("Title", ("path", "cells", "how"), rows)
+    lines = shown.getvalue().splitlines()
+    assert any("from segments" in line for line in lines)
+    at = next(line.index("1,000") + 4 for line in lines if "1,000" in line)
+    assert next(line for line in lines if "from segments" in line)[at] == "5", "in one column with what is missing"
+    assert "[more]" in shown.getvalue(), "brackets are text"
+
+
 def test_an_empty_table_has_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(output, "console", Console(file=shown, width=60))
