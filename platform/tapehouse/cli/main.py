@@ -130,10 +130,10 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _tell("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # Nobody reads what we say any more; what is still buffered goes nowhere, without a complaint.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _release_output()  # Nobody reads what we say any more; that is no error.
         return 0
     except OSError as error:
+        _release_output()
         _show_traceback()
         return _tell(str(_from_system(error)), EXIT_MISSING)
     except Exception as error:
@@ -168,6 +168,14 @@ def _from_system(error: OSError) -> MissingError:
     }
     subject = error.filename if isinstance(error.filename, str) else ""
     return MissingError(error.strerror or str(error), subject=subject, hint=hints.get(error.errno or 0, ""))
+
+
+def _release_output() -> None:
+    """Write out what is buffered; where that cannot be, let it go, or Python would complain of it while it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_traceback() -> None:

@@ -4,6 +4,11 @@ from tapehouse.engine.gated import GatedEngine
 from tapehouse.engine.machine import Digests, Engine
 from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, catch_up, listen, read_tape, record
 from tapehouse.engine.strategy import (
+    BUY,
+    GTC,
+    IOC,
+    POST_ONLY,
+    SELL,
     CancelSide,
     CompiledStrategy,
     Intent,
@@ -15,6 +20,11 @@ from tapehouse.engine.strategy import (
 )
 
 __all__ = [
+    "BUY",
+    "GTC",
+    "IOC",
+    "POST_ONLY",
+    "SELL",
     "CancelSide",
     "ClockSource",
     "CompiledStrategy",
