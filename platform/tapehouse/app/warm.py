@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from tapehouse.core.errors import MissingError
-from tapehouse.core.kernel import cache_directory, source_roots
+from tapehouse.core.kernel import cache_directory, source_digest
+from tapehouse.core.sources import source_roots
 
 HALVES = ("engine", "readers")
 CELLS = 4_000
@@ -34,7 +35,8 @@ def is_warm() -> bool:
 def _marker() -> Path:
     """Numba caches by the path of a source, so each place where tapehouse is installed has a marker of its own."""
     places = "\0".join(str(root) for root in source_roots())
-    return cache_directory() / f"{MARKER}-{hashlib.blake2b(places.encode(), digest_size=8).hexdigest()}"
+    place = hashlib.blake2b(places.encode(), digest_size=8).hexdigest()
+    return cache_directory() / f"{MARKER}-{source_digest()}-{place}"
 
 
 def warm() -> None:

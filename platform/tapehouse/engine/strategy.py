@@ -16,6 +16,7 @@ import numpy.typing as npt
 from numba import cfunc, float64, int64
 
 from tapehouse.core.errors import UsageError
+from tapehouse.core.kernel import cached_with
 from tapehouse.desk import BUY, GTC, IOC, POST_ONLY, SELL
 
 # Entries of `view` (int64). Prices and sizes in the instrument's units, UNDEFINED where there is none.
@@ -63,7 +64,8 @@ def strategy_kernel(function: Callable[..., Any]) -> Any:
     strategies and calls this one through a pointer (about 3 ns).
     """
     options: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy"}
-    return cfunc(STRATEGY_SIGNATURE, **options)(function)
+    with cached_with(function):
+        return cfunc(STRATEGY_SIGNATURE, **options)(function)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
