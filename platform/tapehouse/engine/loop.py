@@ -284,14 +284,14 @@ def _option_record(desk: State, chain: State, routes: State, words: Array, row: 
 
 @kernel()
 def run(
-    words: Array, start: Int, first_ordinal: Int, strategy_turn: Int, desk: State, books: State, chain: State,
-    routes: State, scratch: State, strategy: State, parameters: Array, memory: Array, python_strategy: Int, out: Array,
-    powers: Array,
+    words: Array, start: Int, end: Int, first_ordinal: Int, strategy_turn: Int, desk: State, books: State,
+    chain: State, routes: State, scratch: State, strategy: State, parameters: Array, memory: Array,
+    python_strategy: Int, out: Array, powers: Array,
 ) -> tuple[Int, Int]:  # fmt: skip
-    """Run over `words` from row `start`; return (row, why).
+    """Run over the rows of `words` from `start` to before `end`; return (row, why).
 
     Args:
-        words: Shape (n, 8) int64, whole records.
+        words: Shape (n, 8) int64; the rows to run over are whole records.
         first_ordinal: Of row 0.
         strategy_turn: 1 to enter at a record whose STRATEGY_TURN was just answered: it is not applied again.
         strategy: What `strategy_kernel` returned.
@@ -299,7 +299,7 @@ def run(
 
     The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
     """
-    n = words.shape[0]
+    n = min(end, words.shape[0])
     counters = desk.counters
     limit = out.shape[0] - OUTPUT_MARGIN
     row = start

@@ -9,6 +9,8 @@ strategy and clients.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +89,7 @@ class Engine:
         self._scratch = loop.make_scratch()
         self._out = np.zeros((OUTPUT_ROWS, 8), np.int64)
         self._outputs: list[Cells] = []
+        self._sink: Callable[[Cells], None] = self.keep
         self.instruments: dict[int, Instrument] = {}
         self._books = make_books(INSTRUMENTS_MAX, orders=ORDERS_IN_BOOKS)
         self._desk = make_desk()
@@ -161,46 +164,41 @@ class Engine:
         array = words(cells)
         row, turn = 0, 0
         while row < len(array) or turn:
-            row, why = self._run(array, row, header.first_ordinal, turn)
-            turn = 0
+            row, why = loop.run(array, row, len(array), header.first_ordinal, turn, *self.arguments)
             if why == loop.DONE:
                 break
-            if why == loop.OUTPUT_FULL:
-                self._collect()
-            elif why == loop.SLOW_RECORD:
-                self._collect()  # a slow record may produce more than the loop's margin
-                length = int(cells["cells"][row])
-                self._slow(cells[row : row + length], header.first_ordinal + row)
-                row += length
-            elif why == loop.STRATEGY_TURN:
-                self._take_turn()
-                turn = 1
-            else:
-                self._halt(why, header.first_ordinal + row, cells[row])
-        self._collect()
+            row, turn = self.resolve(why, cells, int(row), header.first_ordinal)
+        self.collect()
         self.cells += len(cells)
         self.halted = False
 
-    def _run(self, array: Any, row: int, first_ordinal: int, turn: int) -> tuple[int, int]:
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What `loop.run` takes besides the rows: the whole state, the strategy and the outputs."""
         function = self._compiled.on_market if self._compiled else loop.idle
-        row, why = loop.run(
-            array,
-            row,
-            first_ordinal,
-            turn,
-            self._desk,
-            self._books,
-            self._chain,
-            self._routes,
-            self._scratch,
-            function,
-            self._parameters,
-            self._memory,
-            1 if self._turns is not None else 0,
-            self._out,
-            POWERS,
-        )
-        return int(row), int(why)
+        python_strategy = 1 if self._turns is not None else 0
+        state = (self._desk, self._books, self._chain, self._routes, self._scratch)
+        return (*state, function, self._parameters, self._memory, python_strategy, self._out, POWERS)
+
+    def resolve(self, why: int, cells: Cells, row: int, first_ordinal: int) -> tuple[int, int]:
+        """Do in Python what the loop stopped for at a row; returns the row and the turn to enter it with again.
+
+        Raises:
+            DecodeError, DataError, StrategyError: As `apply`.
+        """
+        if why == loop.OUTPUT_FULL:
+            self.collect()
+            return row, 0
+        if why == loop.SLOW_RECORD:
+            self.collect()  # a slow record may produce more than the loop's margin
+            length = int(cells["cells"][row])
+            self._slow(cells[row : row + length], first_ordinal + row)
+            return row + length, 0
+        if why == loop.STRATEGY_TURN:
+            self._take_turn()
+            return row, 1
+        self._halt(why, first_ordinal + row, cells[row])
+        raise InvariantError(f"the loop stopped for reason {why}", subject=self.name)
 
     def _halt(self, why: int, ordinal: int, cell: Any) -> None:
         position = f"cell {ordinal}"
@@ -295,20 +293,37 @@ class Engine:
             counters[desk_state.DECISIONS] += 1
         row = int(counters[OUT_ROWS])
         if row + len(record) > OUTPUT_ROWS:
-            self._collect()
+            self.collect()
             row = 0
         self._out[row : row + len(record)] = words(record)
         counters[OUT_ROWS] = row + len(record)
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Move what the loop put out to where outputs wait to be taken."""
         rows = int(self._desk.counters[OUT_ROWS])
         if rows:
-            cells = from_words(self._out[:rows].copy())
-            self._outputs.append(cells)
-            self.outputs += rows
-            decided = cells[np.isin(cells["kind"], DECIDED_KINDS)]
-            self._decisions.update(decided.tobytes())
             self._desk.counters[OUT_ROWS] = 0
+            self._sink(from_words(self._out[:rows].copy()))
+
+    def keep(self, cells: Cells) -> None:
+        """Count decided cells, chain them, and hold them until they are taken."""
+        self._outputs.append(cells)
+        self.note(cells)
+
+    def note(self, cells: Cells) -> None:
+        """Count decided cells and chain them; in the order in which they were decided."""
+        self.outputs += len(cells)
+        decided = cells[np.isin(cells["kind"], DECIDED_KINDS)]
+        self._decisions.update(decided.tobytes())
+
+    @contextmanager
+    def sending_to(self, sink: Callable[[Cells], None]) -> Iterator[None]:
+        """Meanwhile, have `collect` hand outputs to `sink`, which sees that they are `note`d."""
+        before, self._sink = self._sink, sink
+        try:
+            yield
+        finally:
+            self._sink = before
 
     def take_outputs(self) -> Cells:
         """All decision records since the last call, in order."""
