@@ -24,3 +24,4 @@ if str(PROJECT) not in sys.path:  # So that `tests.support` is found, however py
     sys.path.insert(0, str(PROJECT))
 
 from tests.support.clusters import cluster1, cluster3  # noqa: E402, F401  (fixtures for every test)
+from tests.support.rings import ring_directory  # noqa: E402, F401

@@ -71,6 +71,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "core/ids.py": ({"randomness"}, "where fresh identities are made, for shells"),
     "core/kernel.py": ({"environment"}, "where machine code is cached"),
     "log/memory.py": ({"randomness"}, "a log in memory is a shell: it needs an identity"),
+    "ring/place.py": ({"environment"}, "where the rings of this machine lie"),
+    "ring/ring.py": ({"randomness"}, "a ring is a shell: it needs an identity"),
     "engine/guard.py": ({"wall clock", "randomness"}, "names what a strategy may not call; calls none of it"),
 }
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from tapehouse.app.live import Logs, serve
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import MissingError
-from tapehouse.log import Log, MemoryLog, MemorySnapshots, SnapshotStore
+from tapehouse.log import Extent, Log, MemoryLog, MemorySnapshots, SnapshotStore
 from tapehouse.strategies.maker import maker
 from tests.support.desk_day import make_day
 
@@ -32,6 +32,9 @@ class MemoryPlatform:
 
     async def commands(self, name: str) -> Log:
         return self._log("commands", name)
+
+    def timings(self, name: str, extent: Extent) -> None:
+        return None
 
     async def snapshots(self, name: str) -> SnapshotStore:
         return self.store

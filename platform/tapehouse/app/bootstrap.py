@@ -11,6 +11,7 @@ from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
 from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
 from tapehouse.core.kernel import source_digest
+from tapehouse.log import Extent
 
 DEFAULT_TAPE = "main"
 JETSTREAM_TIMEOUT_S = 5.0
@@ -76,6 +77,10 @@ class Platform:
         """The names of all tapes on the broker."""
         streams = await self.admin.list()
         return [stream.name.removeprefix("TAPE_") for stream in streams if stream.name.startswith("TAPE_")]
+
+    def timings(self, name: str, extent: Extent) -> Path:
+        """Where the stage timings of a tape's desk are kept."""
+        return self.home / "stages" / f"{name}-{extent.branches[0].log_id.hex()[:16]}"
 
     async def snapshots(self, name: str) -> FileSnapshots:
         """The snapshots of the machines on one tape, kept apart by the log's identity."""

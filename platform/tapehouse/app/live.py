@@ -16,7 +16,18 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
-from tapehouse.engine import ClockSource, Digests, Engine, GatedEngine, Sequencer, Strategy, catch_up, listen, read_tape
+from tapehouse.engine import (
+    ClockSource,
+    Digests,
+    Engine,
+    GatedEngine,
+    Sequencer,
+    Strategy,
+    TapeState,
+    catch_up,
+    listen,
+    read_tape,
+)
 from tapehouse.engine import record as record_feed
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS
 from tapehouse.feeds.port import Feed
@@ -41,7 +52,7 @@ class RecordReport:
     feed_cells: int
     skipped_cells: int
     commands: int
-    bytes: int
+    bytes: int | None  # None where another process wrote them
     record_seconds: float
     seconds: float
     last_sequence: int
@@ -59,15 +70,34 @@ async def batches_of(feed: Feed) -> AsyncIterator[Cells]:
             yield cells
 
 
-async def _chain(first: Cells, rest: AsyncIterator[Cells]) -> AsyncIterator[Cells]:
+async def chain_batches(first: Cells, rest: AsyncIterator[Cells]) -> AsyncIterator[Cells]:
+    """A batch that was looked at already, and those after it."""
     yield first
     async for cells in rest:
         yield cells
 
 
+async def first_batch(name: str, batches: AsyncIterator[Cells]) -> Cells:
+    """The first batch of a feed; raises DataError where there is none."""
+    first = await anext(batches, None)
+    if first is None:
+        raise DataError("there is nothing in it", subject=name, hint="is it the right file?")
+    return first
+
+
+def require_same_feed(state: TapeState, feed: str, tape: str) -> None:
+    """Refuse to record a feed onto a tape that holds another one."""
+    if state.feed and state.feed != feed:
+        raise DataError(
+            f"it holds the feed {state.feed!r}, not {feed!r}",
+            subject=tape,
+            hint="record each history into a tape of its own: --tape NAME",
+        )
+
+
 async def open_sequencer(
     logs: Logs, *, clock_source: ClockSource | None, clock: Clock, metrics: Metrics, chain_feed: bool = False
-) -> Sequencer:
+) -> tuple[Sequencer, FrameWriter]:
     """Take over a tape: read what a successor must know, become its writer.
 
     Args:
@@ -78,9 +108,10 @@ async def open_sequencer(
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"
     writer = await FrameWriter.open(logs.tape, writer=new_writer_id())
-    return Sequencer(
+    sequencer = Sequencer(
         logs.tape, writer, state, clock_source=clock_source, clock=clock, code=code_hash(), metrics=metrics
     )
+    return sequencer, writer
 
 
 async def record(
@@ -103,19 +134,14 @@ async def record(
         StrategyError: The strategy broke its contract; what was recorded stays.
     """
     metrics = Metrics()
-    sequencer = await open_sequencer(logs, clock_source="history", clock=clock, metrics=metrics, chain_feed=True)
-    if sequencer.state.feed and sequencer.state.feed != feed.name:
-        raise DataError(
-            f"it holds the feed {sequencer.state.feed!r}, not {feed.name!r}",
-            subject=logs.tape.name,
-            hint="record each history into a tape of its own: --tape NAME",
-        )
+    sequencer, writer = await open_sequencer(
+        logs, clock_source="history", clock=clock, metrics=metrics, chain_feed=True
+    )
+    require_same_feed(sequencer.state, feed.name, logs.tape.name)
     skip = sequencer.state.feed_cells
     start = clock.monotonic_ns()
     batches = batches_of(feed)
-    first = await anext(batches, None)
-    if first is None:
-        raise DataError("there is nothing in it", subject=feed.name, hint="is it the right file?")
+    first = await first_batch(feed.name, batches)
     # A history's clock begins with its first record, not in 1970.
     sequencer.state.now = max(sequencer.state.now, int(first["ts_recv"][0]))
     engine = Engine(strategy, guard=guard) if strategy is not None else None
@@ -132,25 +158,25 @@ async def record(
             await gated.open()
             tasks.append(asyncio.create_task(gated.run(follow=True)))
         pump = asyncio.create_task(
-            record_feed(sequencer, _chain(first, batches), table, skip=skip, on_progress=on_progress)
+            record_feed(sequencer, chain_batches(first, batches), table, skip=skip, on_progress=on_progress)
         )
         await first_failure(pump, tasks)
         recorded = clock.monotonic_ns()
         if gated is not None:
-            await first_failure(asyncio.create_task(gated.until(sequencer.writer.last_sequence)), tasks)
+            await first_failure(asyncio.create_task(gated.until(writer.last_sequence)), tasks)
     finally:
         await cancel_all(tasks)
     if gated is not None:
         await gated.save()
     return RecordReport(
-        cells=sequencer.writer.next_ordinal,
+        cells=writer.next_ordinal,
         feed_cells=sequencer.state.feed_cells,
         skipped_cells=skip,
         commands=int(metrics.get("commands_total")),
-        bytes=sequencer.writer.bytes_written,
+        bytes=writer.bytes_written,
         record_seconds=(recorded - start) / 1e9,
         seconds=(clock.monotonic_ns() - start) / 1e9,
-        last_sequence=sequencer.writer.last_sequence,
+        last_sequence=writer.last_sequence,
         digests=engine.digests() if engine is not None else None,
     )
 
@@ -168,7 +194,7 @@ async def serve(
     Raises:
         ConflictError: Another host took over; this one is fenced off.
     """
-    sequencer = await open_sequencer(logs, clock_source=None, clock=clock, metrics=Metrics())
+    sequencer, _ = await open_sequencer(logs, clock_source=None, clock=clock, metrics=Metrics())
     await sequencer.begin(feed=sequencer.state.feed)
     gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
     await gated.open()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
-from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.ahead import record_ahead
+from tapehouse.app.ahead_desk import AheadOptions
+from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.live import Logs, RecordReport, record
+from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
-from tapehouse.core import DataError, SystemClock
+from tapehouse.core import DataError, SystemClock, UsageError
 from tapehouse.core.ids import check_name, slug
 from tapehouse.feeds.port import Feed
 from tapehouse.market import Cells, Instrument
+
+Mode = Literal["gated", "ahead"]
 
 
 class ReadableFeed:
@@ -60,6 +67,8 @@ async def record_source(
     strategy: str | None,
     parameters: str | None = None,
     guard: bool = True,
+    mode: Mode = "gated",
+    options: AheadOptions | None = None,
     nats: str | None = None,
     home: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -67,12 +76,15 @@ async def record_source(
     """Record a feed; returns the tape's name and what was done.
 
     Raises:
+        UsageError: `ahead` mode without a strategy: nobody would decide ahead of anything.
         DataError: The feed is bad, and what came before the fault is on the tape, decided upon and ready to be
             replayed; or it is bad from the beginning, or the tape holds another feed, and nothing was written.
         ConflictError: Another sequencer took the tape over.
     """
     name = check_name(slug(feed.name) if tape is None else tape, "tape")
     loaded = load_strategy(strategy, parameters) if strategy else None
+    if mode == "ahead" and loaded is None:
+        raise UsageError("`ahead` mode needs a strategy", hint="--mode gated records without one")
     readable = ReadableFeed(feed)
     readable.require_some()  # So that a file that is no such file leaves no tape behind.
     async with open_platform(nats, home=home) as platform:
@@ -81,18 +93,29 @@ async def record_source(
             events=await platform.events(name, create=True),
             commands=await platform.commands(name, create=True),
         )
-        report = await record(
+        timings = platform.timings(name, await logs.tape.extent())
+        run = partial(
+            record if loaded is None or mode == "gated" else _ahead(platform, name, nats, options, timings),
             readable,
             logs,
-            strategy=loaded,
             clock=SystemClock(),
             guard=guard,
             snapshots=await platform.snapshots(name),
             on_progress=on_progress,
         )
+        report = await run(strategy=loaded)
     if readable.fault is not None:
         raise _with_tape(readable.fault, name, report)
     return name, report
+
+
+def _ahead(
+    platform: Platform, name: str, nats: str | None, options: AheadOptions | None, timings: Path
+) -> Callable[..., Any]:
+    """`record_ahead` with a sidecar process of its own."""
+    rings = options.rings if options else None
+    sidecar = SidecarProcess(name, nats=nats, home=platform.home, rings=rings)
+    return partial(record_ahead, name, sidecar=sidecar, options=options, timings=timings)
 
 
 def _with_tape(fault: DataError, tape: str, report: RecordReport) -> DataError:

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from tapehouse.app.ahead import serve_ahead
+from tapehouse.app.ahead_desk import AheadOptions
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
 from tapehouse.app.projector import Projector
+from tapehouse.app.recording import Mode
+from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
@@ -22,6 +26,8 @@ async def serve_tape(
     home: Path | None,
     strategy: str,
     parameters: str | None = None,
+    mode: Mode = "gated",
+    options: AheadOptions | None = None,
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until cancelled.
@@ -46,10 +52,15 @@ async def serve_tape(
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
-            desk = asyncio.create_task(
-                serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
-            )
-            await first_failure(desk, [projecting])
+            if mode == "gated":
+                serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
+            else:
+                sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=options.rings if options else None)
+                serving = serve_ahead(
+                    tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
+                    options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
+                )  # fmt: skip
+            await first_failure(asyncio.create_task(serving), [projecting])
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
             raise

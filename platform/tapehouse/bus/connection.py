@@ -65,6 +65,11 @@ class Bus:
         return bool(self._client.is_connected)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the connection was closed, or given up for good."""
+        return bool(self._client.is_closed)
+
+    @property
     def shows_jetstream(self) -> bool:
         """Whether the server at the other end has JetStream itself; where not, another one may answer for it."""
         return bool(self._server_info().get("jetstream"))

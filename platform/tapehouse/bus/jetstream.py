@@ -37,12 +37,25 @@ STALE_ANSWERS_MAX = 60  # with RETRY_PAUSE_S between them, longer than a broker 
 class JetStreamLog:
     """One stream as a log; see `log.port.Log` for the contract. Made by `StreamAdmin.ensure` or `open`."""
 
-    def __init__(self, bus: Bus, name: str, *, subjects: tuple[str, ...], timeout_s: float = APPEND_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        *,
+        subjects: tuple[str, ...],
+        timeout_s: float = APPEND_TIMEOUT_S,
+        seen_last: int = 0,
+    ) -> None:
+        """A log by its stream's name.
+
+        Args:
+            seen_last: A sequence that is known to be there, from an earlier connection.
+        """
         self._bus = bus
         self._name = name
         self._subjects = subjects
         self._timeout_s = timeout_s
-        self._seen_last = 0
+        self._seen_last = seen_last
 
     @classmethod
     async def open(cls, bus: Bus, name: str, *, timeout_s: float = APPEND_TIMEOUT_S) -> JetStreamLog:
@@ -59,6 +72,11 @@ class JetStreamLog:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def seen_last(self) -> int:
+        """The highest sequence that this object knows to be there."""
+        return self._seen_last
 
     async def extent(self) -> Extent:
         for _ in range(STALE_ANSWERS_MAX):

@@ -86,6 +86,84 @@ def check(format: str, *source: Path, json: bool = False) -> int:
     raise UsageError(f"no format {format!r} can be checked", hint="lobster and dbn can")
 
 
+def push(
+    format: str,
+    *source: Path,
+    ring: str,
+    speed: str = "max",
+    stamp: bool = False,
+    drop: bool = False,
+    seed: int = 7,
+    cells: int = 600_000,
+    json: bool = False,
+) -> int:
+    """Push a source into a shared-memory ring, as a feed handler does; a desk in `ahead` mode takes it from there.
+
+    The ring is made where it is not there yet, and waits for a desk: tapehouse host --mode ahead --feed RING.
+
+    Examples:
+
+        tapehouse feeds push generated --ring cme --speed 10x --stamp
+
+        tapehouse feeds push dbn esh4.mbo.dbn.zst --ring es
+
+    Parameters
+    ----------
+    format
+        `lobster`, `dbn` or `generated`; see `tapehouse feeds list`.
+    source
+        The file, or files where a format has several.
+    ring
+        Its name.
+    speed
+        `1x`, `10x`, any factor of the source's own pace, or `max`.
+    stamp
+        Give every record the present time as its receive time, as a live feed has it.
+    drop
+        Where the desk is behind: drop records and leave a gap record that counts them, instead of waiting.
+    seed
+        Of a generated day.
+    cells
+        Size of a generated day.
+    json
+        One line of JSON.
+    """
+    from tapehouse.app.pushing import push as push_feed
+    from tapehouse.cli.output import Bar, console, print_json, run_async
+    from tapehouse.core import SystemClock
+    from tapehouse.core.ids import check_name
+    from tapehouse.feeds import Feed, GeneratedDay, open_feed
+    from tapehouse.replay.pacing import parse_speed
+    from tapehouse.ring import Policy
+
+    factor = parse_speed(speed)
+    check_name(ring, "ring")
+    opened = open_feed(format, list(source))
+    feed: Feed = GeneratedDay(seed=seed, cells=cells) if format == "generated" else opened
+    with Bar(f"push {feed.name}", feed.cells_estimate, quiet=json) as bar:
+        report = run_async(
+            push_feed(
+                feed,
+                ring,
+                clock=SystemClock(),
+                speed=factor,
+                stamp=stamp,
+                policy=Policy.DROP if drop else None,
+                on_progress=bar.at,
+            )
+        )
+    found = dataclasses.asdict(report)
+    if json:
+        print_json({"ring": ring, **found})
+        return 0
+    console.print(
+        f"{report.cells:,} cells of {report.instruments} instruments in {report.seconds:.2f} s into ring {ring}, "
+        f"{report.dropped} records dropped",
+        highlight=False,
+    )
+    return 0
+
+
 def _print_exact(values: Mapping[str, object]) -> None:
     """One JSON line in which decimals are numbers with every digit that they have."""
     import json

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 
 def host(
@@ -14,6 +17,10 @@ def host(
     home: Path | None = None,
     strategy: str = "maker",
     parameters: str | None = None,
+    mode: Literal["gated", "ahead"] = "gated",
+    feed: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    orders: str | None = None,
+    busy: bool = False,
 ) -> int:
     """Run the desk of one tape: take commands into the order of the tape, decide, answer reads of its projections.
 
@@ -25,6 +32,8 @@ def host(
         tapehouse host
 
         tapehouse host --tape amzn --nats nats://broker:4222
+
+        tapehouse host --tape desk --mode ahead --feed cme --orders out --busy
 
     Parameters
     ----------
@@ -38,10 +47,23 @@ def host(
         What the desk trades with; as it ran before on this tape.
     parameters
         A JSON object of the strategy's parameters.
+    mode
+        `gated` decides on what the tape has made durable; `ahead` decides in the loop that writes the journal, within
+        microseconds, and a sidecar process brings the journal to the tape.
+    feed
+        Rings of feeds to take, in `ahead` mode; see `tapehouse feeds push`.
+    orders
+        A ring on which decisions leave at once, in `ahead` mode.
+    busy
+        Spin instead of napping where nothing is to do, in `ahead` mode: give it a core of its own.
     """
+    from tapehouse.app.ahead_desk import AheadOptions
     from tapehouse.app.serving import serve_tape
     from tapehouse.cli.output import compile_kernels, run_async
+    from tapehouse.core.errors import UsageError
 
+    if mode == "gated" and (feed or orders or busy):
+        raise UsageError("--feed, --orders and --busy are of `ahead` mode", hint="add --mode ahead")
     compile_kernels()
 
     async def run() -> None:
@@ -65,6 +87,8 @@ def host(
                 home=home,
                 strategy=strategy,
                 parameters=parameters,
+                mode=mode,
+                options=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders),
                 on_ready=lambda: print("ready", flush=True),
             )
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 
 def record(
@@ -12,6 +13,7 @@ def record(
     strategy: str | None = "maker",
     parameters: str | None = None,
     guard: bool = True,
+    mode: Literal["gated", "ahead"] = "gated",
     options: bool = True,
     seed: int = 7,
     cells: int = 600_000,
@@ -30,7 +32,7 @@ def record(
 
         tapehouse record dbn esh4.mbo.dbn.zst --tape esh4 --strategy none
 
-        tapehouse record generated --cells 2000000
+        tapehouse record generated --cells 2000000 --mode ahead
 
     Parameters
     ----------
@@ -46,6 +48,9 @@ def record(
         A JSON object of the strategy's parameters.
     guard
         Stop a Python strategy that reads the clock or randomness.
+    mode
+        `gated`: the strategy decides on what the tape has made durable. `ahead`: it decides first, in the loop that
+        writes the journal, and a sidecar process brings that to the tape; tape and decisions come out the same.
     options
         Hang a seeded option chain on a source that has none, so that the pricing engine has something to price.
     seed
@@ -85,6 +90,7 @@ def record(
                 strategy=chosen,
                 parameters=parameters,
                 guard=guard,
+                mode=mode,
                 nats=nats,
                 home=home,
                 on_progress=bar.at,

@@ -153,9 +153,9 @@ def show(day: DayProof) -> None:
     """The table of paths and the numbers of the recovery, for people."""
     show_paths("Paths to the same state", day.proof)
     record, backup, restore = day.record, day.backup, day.restore
+    size = "" if record.bytes is None else f"{record.bytes / record.cells:.1f} bytes a cell, "
     console.print(
-        f"tape      {record.cells:,} cells, {record.bytes / record.cells:.1f} bytes a cell, "
-        f"{record.commands} commands\n"
+        f"tape      {record.cells:,} cells, {size}{record.commands} commands\n"
         f"backup    {backup.segments_new} segments, {backup.bytes_sent / 1e6:.1f} MB sent, {backup.requests} requests\n"
         f"RPO       {day.rpo_cells} cells lost\n"
         f"RTO       {day.rto_seconds:.2f} s from an empty cluster to the desk up "

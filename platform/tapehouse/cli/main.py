@@ -31,8 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("cmd_up:status", "Brokers, durability profile, streams, leaders and positions."),
     "host": ("cmd_host:host", "Run sequencer, engine and projections of one tape until stopped."),
     "record": ("cmd_record:record", "Put a market-data file onto a tape of its own, the strategy beside it."),
+    "drain": ("cmd_drain:drain", "The sidecar alone: a journal to its tape, or any process's ring to files."),
     "feeds list": ("cmd_feeds:list_formats", "The formats that can be recorded."),
     "feeds check": ("cmd_feeds:check", "Parse a file and hold it against the truth that it carries."),
+    "feeds push": ("cmd_feeds:push", "Push a source into a shared-memory ring, as a feed handler does."),
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
@@ -46,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("cmd_bench:bench", "Measure: the durable tape, replay from it and from memory."),
 }
 GROUPS = {
-    "feeds": "Market-data formats: list and check.",
+    "feeds": "Market-data formats: list, check, and push into a ring.",
     "kv": "Projections as keys and values.",
     "dr": "Disaster recovery: back up, restore, verify.",
 }

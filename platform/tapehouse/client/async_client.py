@@ -15,7 +15,7 @@ from tapehouse.client.reading import Reading, read_folded, read_served
 from tapehouse.core import Clock, SystemClock, parse_time_ns
 from tapehouse.core.errors import MissingError
 from tapehouse.core.ids import check_name
-from tapehouse.log import Log, SnapshotStore
+from tapehouse.log import Extent, Log, SnapshotStore
 from tapehouse.query import QuerySession, Table, read_trades
 
 TIMEOUT_S = 10.0
@@ -40,6 +40,10 @@ class Platform(Protocol):
 
     async def commands(self, name: str) -> Log:
         """CMDS of that name."""
+        ...
+
+    def timings(self, name: str, extent: Extent) -> Path | None:
+        """Where a desk in `ahead` mode keeps its stage timings."""
         ...
 
     async def snapshots(self, name: str) -> SnapshotStore:
@@ -136,7 +140,8 @@ class AsyncClient:
             events = await self._platform.events(tape)
         except MissingError:
             events = None  # A tape that was recorded without a desk; a query of decisions will say so.
-        with QuerySession(tape=log, events=events, as_of=moment) as session:
+        timings = self._platform.timings(tape, await log.extent())
+        with QuerySession(tape=log, events=events, timings=timings, as_of=moment) as session:
             return await session.sql(query)
 
     async def trades(

@@ -2,7 +2,7 @@
 
 from tapehouse.engine.gated import GatedEngine
 from tapehouse.engine.machine import Digests, Engine
-from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, catch_up, listen, read_tape, record
+from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, catch_up, listen, new_cells, read_tape, record
 from tapehouse.engine.strategy import (
     BUY,
     GTC,
@@ -40,6 +40,7 @@ __all__ = [
     "View",
     "catch_up",
     "listen",
+    "new_cells",
     "read_tape",
     "record",
     "strategy_kernel",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tapehouse.core.errors import IntegrityError
+from tapehouse.core.errors import IntegrityError, InvariantError
 from tapehouse.engine.machine import Engine
 from tapehouse.log import FrameWriter, Host, Log, Progress, SnapshotStore, open_frame, read_header, read_tail
 from tapehouse.market import Cells
@@ -115,6 +115,21 @@ class GatedEngine:
         """The last TAPE sequence that was folded."""
         progress = self._host.progress
         return progress.sequence if progress else 0
+
+    @property
+    def writer(self) -> FrameWriter:
+        """The writer of EVENTS, for one who goes on from here.
+
+        Raises:
+            InvariantError: It was not opened.
+        """
+        if self._writer is None:
+            raise InvariantError("an engine that was not opened has no writer", subject=self._events.name)
+        return self._writer
+
+    def moved_to(self, progress: Progress) -> None:
+        """Take note that the engine was brought to a place of TAPE by another way, with EVENTS complete to there."""
+        self._host.progress = progress
 
     async def save(self) -> None:
         """Write a snapshot, once everything decided so far is durable; none of an engine that halted in a frame."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
 from tapehouse.core.errors import DataError, TapehouseError
 from tapehouse.core.metrics import Metrics
-from tapehouse.log import FrameWriter, Log, Message, Progress, open_frame
+from tapehouse.log import Log, Message, Progress, open_frame
 from tapehouse.market import (
     CELL_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -36,11 +36,30 @@ from tapehouse.market import (
 )
 
 ClockSource = Literal["wall", "history"]
+
+
+class TapeWriter(Protocol):
+    """How the sequencer's records reach the tape: `FrameWriter` appends frames, a journal hands on to its sidecar."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    async def append(self, cells: Cells, *, input_ordinal: int = 0) -> int: ...
+
+
 FEED_SOURCE, DESK_SOURCE = 1, 2  # the `source` of a feed's cells, and of those that the sequencer adds
 APPEND_CELLS = 65_536  # appended in one go: several frames, whose encoding overlaps their acknowledgements
 COMMANDS_QUEUED_MAX = 4096
 CLOCK_INTERVAL_NS = 100_000_000
 _MARKET_KINDS = (int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(Kind.TRADE), int(Kind.OPTION_QUOTE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedKey:
+    """How a tape knows the ring of a feed: by the `source` of its cells, and by which ring it was."""
+
+    source: int
+    ring: str  # its creation id in hex: another ring of the same name holds other cells
 
 
 @dataclass(slots=True)
@@ -52,6 +71,7 @@ class TapeState:
     now: int = 0
     clock: str = ""
     feed: str = ""
+    feeds: dict[str, FeedKey] = field(default_factory=dict)  # every feed ring that it ever had, by name
     progress: Progress | None = None
     commands_through: int = 0
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
@@ -83,6 +103,7 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
         for _, record in records_of(cells, Kind.EPOCH):
             epoch = json.loads(unpack_payload(record))
             state.clock, state.feed = epoch["clock"], epoch.get("feed") or state.feed
+            state.feeds.update({name: FeedKey(**key) for name, key in epoch.get("feeds", {}).items()})
     state.progress = progress
     return state
 
@@ -93,7 +114,7 @@ class Sequencer:
     def __init__(
         self,
         log: Log,
-        writer: FrameWriter,
+        writer: TapeWriter,
         state: TapeState,
         *,
         clock_source: ClockSource,
@@ -132,13 +153,18 @@ class Sequencer:
             self.state.now = max(self.state.now, self._clock.time_ns())
         return self.state.now
 
-    async def begin(self, *, feed: str = "", mode: str = "gated") -> None:
-        """Take over: append the EPOCH record under the fence.
+    async def begin(self, *, feed: str = "") -> None:
+        """Take over in `gated` mode: append the EPOCH record under the fence.
 
         Raises:
             ConflictError: Another sequencer took over meanwhile.
         """
-        body = {
+        self.open_epoch(feed=feed)
+        await self.flush()
+
+    def open_epoch(self, *, feed: str = "", mode: str = "gated", feeds: dict[str, FeedKey] | None = None) -> None:
+        """Make the EPOCH record pending: everything after it was written by this life, in this mode."""
+        body: dict[str, object] = {
             "type": "epoch",
             "version": 1,
             "mode": mode,
@@ -147,9 +173,10 @@ class Sequencer:
             "epoch": self._writer.epoch,
             "feed": feed,
         }
+        if feeds:
+            body["feeds"] = {name: asdict(key) for name, key in feeds.items()}
         payload = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
         self._add(pack_payload(Kind.EPOCH, payload, ts_event=self.now, ts_recv=self.now, source=DESK_SOURCE))
-        await self.flush()
 
     def define(self, instruments: tuple[Instrument, ...]) -> np.ndarray:
         """Allot tape ids to a feed's instruments and write the definitions of new ones.
@@ -201,11 +228,15 @@ class Sequencer:
 
     async def tick(self) -> None:
         """Append a CLOCK cell, so that timers fire while the market is quiet."""
+        self._add(self.clock_cell())
+        await self.flush()
+
+    def clock_cell(self) -> Cells:
+        """A CLOCK cell of the tape's present time."""
         cell = empty_cells(1)
         cell["ts_event"] = cell["ts_recv"] = self.now
         cell["kind"], cell["cells"], cell["source"] = Kind.CLOCK, 1, DESK_SOURCE
-        self._add(cell)
-        await self.flush()
+        return cell
 
     async def offer_command(self, message: Message) -> None:
         """Queue a message of CMDS; waits while COMMANDS_QUEUED_MAX are queued."""
@@ -224,6 +255,18 @@ class Sequencer:
             arrival.cancel()
             timer.cancel()
 
+    def command_cells(self, message: Message) -> Cells:
+        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed."""
+        self.state.commands_through = message.sequence
+        payload = message.payload
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
+            self.metrics.add("commands_refused_total")
+        now = self.now
+        return pack_payload(
+            Kind.COMMAND, payload, ts_event=now, ts_recv=now, sequence=message.sequence, source=DESK_SOURCE
+        )
+
     def admit_commands(self) -> int:
         """Give every queued command its place on the tape, now; returns how many."""
         admitted = 0
@@ -232,21 +275,7 @@ class Sequencer:
             message = self._commands.get_nowait()
             if message.sequence <= self.state.commands_through:
                 continue
-            self.state.commands_through = message.sequence
-            payload = message.payload
-            if len(payload) > PAYLOAD_BYTES_MAX:
-                payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
-                self.metrics.add("commands_refused_total")
-            self._add(
-                pack_payload(
-                    Kind.COMMAND,
-                    payload,
-                    ts_event=self.now,
-                    ts_recv=self.now,
-                    sequence=message.sequence,
-                    source=DESK_SOURCE,
-                )
-            )
+            self._add(self.command_cells(message))
             admitted += 1
         self.metrics.add("commands_total", admitted)
         return admitted
@@ -255,11 +284,16 @@ class Sequencer:
         """Append everything that is pending."""
         if not self._pending:
             return
-        cells = np.concatenate(self._pending)
+        cells = self.take_pending()
+        await self._writer.append(cells, input_ordinal=self.state.commands_through)
+        self.metrics.add("tape_cells_total", len(cells))
+
+    def take_pending(self) -> Cells:
+        """Everything that is pending, for one who brings it to the tape by another way."""
+        cells = np.concatenate(self._pending) if self._pending else empty_cells(0)
         self._pending.clear()
         self._pending_cells = 0
-        await self._writer.append(cells, input_ordinal=self.state.commands_through)
-        self.metrics.set("tape_cells_total", self._writer.next_ordinal)
+        return cells
 
     def _add(self, cells: Cells) -> None:
         self._pending.append(cells)
@@ -269,11 +303,6 @@ class Sequencer:
     def pending_cells(self) -> int:
         """Cells that the next `flush` will append."""
         return self._pending_cells
-
-    @property
-    def writer(self) -> FrameWriter:
-        """The tape's writer."""
-        return self._writer
 
 
 def as_taped(cells: Cells, table: np.ndarray) -> Cells:
@@ -323,11 +352,36 @@ async def record(
 ) -> None:
     """Put a whole feed on the tape; where the feed fails, what it gave before is on the tape.
 
+    Args: As `new_cells`.
+
+    Raises:
+        DataError: The feed is not the one that the tape holds.
+    """
+    try:
+        async for cells in new_cells(sequencer, batches, table, skip=skip, on_progress=on_progress):
+            await sequencer.feed(cells, table)
+    except TapehouseError:
+        await sequencer.flush()
+        raise
+    sequencer.admit_commands()
+    await sequencer.flush()
+
+
+async def new_cells(
+    sequencer: Sequencer,
+    batches: AsyncIterator[Cells],
+    table: np.ndarray,
+    *,
+    skip: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> AsyncIterator[Cells]:
+    """What the tape does not hold yet of a feed.
+
     Args:
         table: What `Sequencer.define` returned for the feed's instruments.
         skip: Cells of the feed that the tape already holds, from an earlier run that was stopped; they must be those
             of `state.feed_chain`.
-        on_progress: Called with the number of cells taken from the feed.
+        on_progress: Called with the number of cells taken from the feed, when they are dealt with.
 
     Raises:
         DataError: The feed is not the one that the tape holds.
@@ -335,25 +389,19 @@ async def record(
     taken = 0
     chain = DigestChain(CELL_BYTES)
     recorded = sequencer.state.feed_chain.head()
-    try:
-        async for cells in batches:
-            old = min(len(cells), max(0, skip - taken))
-            taken += len(cells)
-            if old:
-                chain.update(as_taped(cells[:old], table).tobytes())
-                if taken >= skip and chain.head() != recorded:
-                    raise _other_feed(sequencer, skip)
-            if old < len(cells):
-                await sequencer.feed(cells[old:], table)
-            if on_progress:
-                on_progress(taken)
-    except TapehouseError:
-        await sequencer.flush()
-        raise
+    async for cells in batches:
+        old = min(len(cells), max(0, skip - taken))
+        taken += len(cells)
+        if old:
+            chain.update(as_taped(cells[:old], table).tobytes())
+            if taken >= skip and chain.head() != recorded:
+                raise _other_feed(sequencer, skip)
+        if old < len(cells):
+            yield cells[old:]
+        if on_progress:
+            on_progress(taken)
     if taken < skip:
         raise _other_feed(sequencer, skip)
-    sequencer.admit_commands()
-    await sequencer.flush()
 
 
 def _other_feed(sequencer: Sequencer, cells: int) -> DataError:
@@ -364,4 +412,14 @@ def _other_feed(sequencer: Sequencer, cells: int) -> DataError:
     )
 
 
-__all__ = ["ClockSource", "Sequencer", "TapeState", "catch_up", "listen", "read_tape", "record"]
+__all__ = [
+    "ClockSource",
+    "Sequencer",
+    "TapeState",
+    "TapeWriter",
+    "catch_up",
+    "listen",
+    "new_cells",
+    "read_tape",
+    "record",
+]

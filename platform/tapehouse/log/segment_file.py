@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, MissingError
-from tapehouse.log.canonical import decode_message
+from tapehouse.log.canonical import decode_message, encode_message
 from tapehouse.log.log_digest import LogDigest
 from tapehouse.log.port import Message
 from tapehouse.log.segment import (
@@ -103,6 +103,32 @@ class SegmentFileWriter:
     def append(self, message: Message) -> None:
         """Write the next message; raises GapError where it is not the next, DataError where the segment is full."""
         self._file.write(self._encoder.add(message))
+
+    def offer(self, message: Message) -> bool:
+        """Write the next message where it fits; False says that the segment is full and nothing was written.
+
+        Raises:
+            GapError: It is not the next.
+        """
+        body = encode_message(message)
+        if not self._encoder.fits(body):
+            return False
+        self._file.write(self._encoder.add_encoded(message.sequence, body))
+        return True
+
+    @property
+    def count(self) -> int:
+        """Messages so far."""
+        return self._encoder.count
+
+    @property
+    def bytes_written(self) -> int:
+        """The file's length once everything is handed over."""
+        return self._encoder.bytes_written
+
+    def flush(self) -> None:
+        """Hand everything to the operating system: it survives this process, not the machine."""
+        self._file.flush()
 
     def sync(self) -> None:
         """Return when everything appended is on the disk."""

@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -31,6 +32,7 @@ from tapehouse.query.builders import (
 )
 from tapehouse.query.columns import Dictionary
 from tapehouse.query.read import read_frames
+from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
 from tapehouse.query.views import OrdersBuilder, PositionsBuilder, PricesBuilder, SurfaceBuilder
 
@@ -85,24 +87,38 @@ TABLES: dict[str, TableKind] = {
 }
 
 
+STAGES = "stages"
+STAGES_DESCRIPTION = "how long each burst of inputs took to the journal, through the engine and out (`ahead` mode)"
+NAMES = frozenset((*TABLES, STAGES))
+
+
 class QuerySession:
     """SQL over the logs of one desk.
 
     Args:
         tape, events: The logs; a table of a log that is not there raises MissingError.
+        timings: Where a desk in `ahead` mode keeps its stage timings.
         as_of: Engine time, UTC ns: the tables hold what was there at that moment; None for now.
         threads: Of DuckDB.
     """
 
     def __init__(
-        self, *, tape: Log | None = None, events: Log | None = None, as_of: int | None = None, threads: int = 1
+        self,
+        *,
+        tape: Log | None = None,
+        events: Log | None = None,
+        timings: Path | None = None,
+        as_of: int | None = None,
+        threads: int = 1,
     ) -> None:
+        self._timings = timings
         self._logs = {TAPE: tape, EVENTS: events}
         self._as_of = as_of
         self._built: set[str] = set()
         self._connection = duckdb.connect(":memory:", config={**_CONFIGURATION, "threads": str(threads)})
         self._connection.execute("SET TimeZone = 'UTC'")
-        listed = {"name": list(TABLES), "description": [kind.description for kind in TABLES.values()]}
+        described = {**{name: kind.description for name, kind in TABLES.items()}, STAGES: STAGES_DESCRIPTION}
+        listed = {"name": list(described), "description": list(described.values())}
         self._create("tables", pl.DataFrame(listed))
 
     async def sql(self, query: str) -> Table:
@@ -125,8 +141,8 @@ class QuerySession:
 
     async def table(self, name: str) -> Table:
         """One whole table, without SQL; raises UsageError for a name of none."""
-        if name not in TABLES:
-            raise UsageError(f"no table {name!r}", hint=f"there are {', '.join(TABLES)}")
+        if name not in NAMES:
+            raise UsageError(f"no table {name!r}", hint=f"there are {', '.join(sorted(NAMES))}")
         return await self.sql(f"SELECT * FROM {name}")
 
     @property
@@ -136,8 +152,11 @@ class QuerySession:
 
     async def build(self, names: set[str]) -> None:
         """Build these tables, those of one log in one pass over it, as far as they are not there yet."""
+        if STAGES in names - self._built:
+            self._create(STAGES, await asyncio.to_thread(read_stages, self._timings))
+            self._built.add(STAGES)
         for source, log in self._logs.items():
-            wanted = {name: TABLES[name] for name in names - self._built if TABLES[name].source == source}
+            wanted = {name: TABLES[name] for name in names - self._built - {STAGES} if TABLES[name].source == source}
             if not wanted:
                 continue
             if log is None:
@@ -178,10 +197,10 @@ class QuerySession:
         try:
             found = {name.lower() for name in self._connection.get_table_names(query)}
         except duckdb.Error:  # It looks for columns too, in tables that are not there yet.
-            return set(words) & set(TABLES)
+            return set(words) & NAMES
         if not found and words and words[0] not in _READING:
             found = set(words)
-        return found & set(TABLES)
+        return found & NAMES
 
     def _run(self, query: str) -> Table:
         try:
@@ -198,7 +217,7 @@ def _told(error: duckdb.Error) -> UsageError | DataError:
     text = str(error)
     line = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, duckdb.CatalogException):
-        return UsageError(line, subject="sql", hint=f"tables: {', '.join(TABLES)}")
+        return UsageError(line, subject="sql", hint=f"tables: {', '.join(sorted(NAMES))}")
     if isinstance(error, duckdb.ProgrammingError | duckdb.InvalidInputException):
         near = next((part.strip() for part in text.splitlines()[1:] if part.startswith(("Candidate", "Did you"))), "")
         return UsageError(line, subject="sql", hint=near[:200])

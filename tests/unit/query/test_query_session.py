@@ -221,7 +221,7 @@ async def test_only_what_a_query_mentions_is_built(session: QuerySession) -> Non
     assert session.built == {"trades", "prices"}
     described = await session.sql("DESCRIBE fills")
     assert "fee_fixed" in described["column_name"].to_list()
-    assert (await session.sql("SELECT * FROM tables"))["name"].to_list() == list(TABLES)
+    assert (await session.sql("SELECT * FROM tables"))["name"].to_list() == [*TABLES, STAGES]
 
 
 async def test_the_columns_need_no_quotes_and_are_the_same_without_rows(session: QuerySession) -> None:

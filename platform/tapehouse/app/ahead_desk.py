@@ -1,0 +1,282 @@
+"""A desk in `ahead` mode, opened and closed: its journal, its sidecar, its rings, and the engine that runs on them.
+
+Opening is a take-over. A journal that a killed host left is drained first; the engine folds TAPE to its end and meets
+EVENTS again, as in `gated` mode; then a fresh journal begins with an EPOCH record, and nothing is decided before that
+record is on TAPE under the fence. Closing drains everything, so that `gated` mode could go on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tapehouse.app.bootstrap import code_hash
+from tapehouse.app.journals import Leftover, committed, finish_journal
+from tapehouse.app.live import Logs, cancel_all, require_same_feed
+from tapehouse.app.sidecars import SidecarRunner
+from tapehouse.core.clock import Clock
+from tapehouse.core.errors import BusUnavailableError, ConflictError
+from tapehouse.core.ids import new_writer_id
+from tapehouse.core.metrics import Metrics
+from tapehouse.core.units import NS_PER_SECOND
+from tapehouse.engine import ClockSource, Engine, GatedEngine, Sequencer, Strategy, read_tape
+from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
+from tapehouse.engine.journal import Journal, create_journal
+from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey
+from tapehouse.log import Message, Progress, SnapshotStore, read_tail
+from tapehouse.market import Cells, Flag, Kind, empty_cells
+from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
+
+DECIDED_CELLS = 1 << 18
+COMMANDS_CELLS = 1 << 14
+STAGES_CELLS = 1 << 16
+POLL_NS = 1_000_000
+SETTLE_TIMEOUT_NS = 120 * NS_PER_SECOND  # for the sidecar to bring a journal to TAPE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AheadOptions:
+    """How a desk runs in `ahead` mode."""
+
+    busy: bool = False  # spin all the time instead of napping where nothing is to do
+    journal_cells: int = RING_CELLS
+    feeds: tuple[str, ...] = ()  # rings of feeds, made by who feeds them
+    orders: str | None = None  # the ring on which decided records leave at once
+    stages: bool = True  # time every burst, beside the cells
+    rings: Path | None = None  # the directory of all rings; None for the usual one
+
+
+@dataclass(slots=True, kw_only=True)
+class AheadDesk:
+    """A desk in `ahead` mode: feeds can be added until it starts."""
+
+    engine: AheadEngine
+    sequencer: Sequencer
+    gated: GatedEngine
+    journal: RingProducer
+    commands: RingProducer
+    stages: RingConsumer | None
+    sidecar: SidecarRunner
+    clock: Clock
+    prefix: str  # of the names of its rings
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)  # what must not fail while it runs
+    progress: Progress = field(init=False)  # of TAPE, once it is closed
+
+    def start(self) -> None:
+        """Begin to decide."""
+        self.engine.start()
+        self.tasks += [asyncio.create_task(self.engine.failed()), asyncio.create_task(self.engine.publish())]
+
+    async def admit(self, message: Message) -> None:
+        """Give a message of CMDS its place among the inputs; waits while the ring of commands is full."""
+        state = self.sequencer.state
+        if message.sequence <= state.commands_through:
+            return
+        state.now = max(state.now, self.engine.engine.now)
+        self.sequencer.metrics.add("commands_total")
+        await self._put(self.sequencer.command_cells(message))
+
+    async def tick(self) -> None:
+        """Let time pass, though nothing else happens."""
+        await self._put(self.sequencer.clock_cell())
+
+    async def _put(self, cells: Cells) -> None:
+        while True:
+            try:
+                self.commands.append(cells)
+                return
+            except RingFullError:  # The engine takes them by and by; where it died, its task tells.
+                await self.clock.sleep_until(self.clock.monotonic_ns() + POLL_NS)
+
+    async def settled(self) -> None:
+        """Return when all that the rings hold is decided upon and durable in both logs."""
+        while not self.engine.idle:
+            await self.clock.sleep_until(self.clock.monotonic_ns() + POLL_NS)
+        await self.engine.until(self.engine.ordinal)
+
+    async def close(self) -> None:
+        """Stop deciding, see everything durable, keep a snapshot; of an engine that failed none is kept.
+
+        Raises:
+            BusUnavailableError: The sidecar did not bring it to TAPE in time; the journal keeps it.
+        """
+        await self.engine.stop()
+        words, head = Journal(self.journal), self.journal.head
+        identity = words.identity()
+        try:
+            await committed(words, head, self.clock, self.tasks)
+            if not self.engine.engine.halted:
+                await self.engine.until(identity.base_ordinal + head)
+        finally:
+            await _cancel_quietly(self.tasks)
+        while await self.engine.publish_ready():
+            pass
+        self.progress = Progress(
+            log_id=identity.log_id,
+            sequence=words.committed_sequence,
+            next_ordinal=identity.base_ordinal + head,
+        )
+        self.journal.close()
+        await self.sidecar.stop()
+        if not self.engine.engine.halted:
+            self.gated.moved_to(self.progress)
+            await self.gated.save()
+
+
+@asynccontextmanager
+async def ahead_desk(
+    name: str,
+    logs: Logs,
+    *,
+    strategy: Strategy,
+    sidecar: SidecarRunner,
+    clock: Clock,
+    clock_source: ClockSource | None = None,
+    guard: bool = True,
+    feed: str = "",
+    now: int = 0,
+    snapshots: SnapshotStore | None = None,
+    options: AheadOptions | None = None,
+    metrics: Metrics | None = None,
+) -> AsyncIterator[AheadDesk]:
+    """Take a tape over in `ahead` mode; on leaving in order, close the desk.
+
+    Args:
+        name: Of the tape, for the names of its rings.
+        feed: Of a whole feed that is recorded; it is known again where the recording goes on.
+        now: The tape's time, where a history begins.
+
+    Raises:
+        ConflictError: A living host has the tape, or another writer took it over.
+        MissingError: A feed's ring is not there.
+        IntegrityError: EVENTS does not fit TAPE.
+    """
+    options = options or AheadOptions()
+    extent = await logs.tape.extent()
+    prefix = f"{name}-{extent.log_id.hex()[:8]}"
+    journal_name = f"{prefix}-journal"
+    leftover = await finish_journal(journal_name, sidecar, clock, directory=options.rings)
+    state = await read_tape(logs.tape, chain_feed=bool(feed))
+    if feed:
+        require_same_feed(state, feed, logs.tape.name)
+    gated = GatedEngine(
+        Engine(strategy, guard=guard), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots
+    )
+    await gated.open()
+    await gated.run()
+    if clock_source is None:
+        clock_source = "history" if state.clock == "history" else "wall"
+    state.now = max(state.now, now)
+    tail = await read_tail(logs.tape)
+    if gated.sequence != tail.sequence or (state.progress and state.progress.sequence != tail.sequence):
+        raise ConflictError("somebody writes it", subject=logs.tape.name, hint="stop the other host or recorder first")
+    with ExitStack() as rings:
+        journal = create_journal(
+            journal_name,
+            log_id=extent.log_id,
+            writer=new_writer_id(),
+            epoch=tail.header.epoch + 1 if tail.header else 1,
+            base_ordinal=tail.next_ordinal,
+            commands_through=state.commands_through,
+            cells=options.journal_cells,
+            directory=options.rings,
+        )
+        rings.callback(_drop_journal, journal, journal_name, options.rings)
+        sequencer = Sequencer(
+            logs.tape, JournalWriter(journal), state, clock_source=clock_source, clock=clock, code=code_hash(),
+            metrics=metrics,
+        )  # fmt: skip
+        decided, published = ring_pair(rings, f"{prefix}-decided", DECIDED_CELLS, Policy.BLOCK, options.rings)
+        commands, taken = ring_pair(rings, f"{prefix}-commands", COMMANDS_CELLS, Policy.FAIL, options.rings)
+        stages: RingConsumer | None = None
+        timed: RingProducer | None = None
+        if options.stages:
+            timed, stages = ring_pair(rings, f"{prefix}-stages", STAGES_CELLS, Policy.DROP, options.rings)
+        orders = rings.enter_context(Ring.produce(options.orders, directory=options.rings)) if options.orders else None
+        outlets = Outlets(decided=decided, published=published, orders=orders, stages=timed)
+        engine = AheadEngine(
+            gated.engine, sequencer, gated.writer, journal, outlets, clock=clock, busy=options.busy,
+            metrics=sequencer.metrics,
+        )  # fmt: skip
+        engine.add_feed(FeedRing(name="commands", source=DESK_SOURCE, ring=taken))
+        known = dict(state.feeds)
+        feeds = _attach_feeds(rings, options, feed_sources(options.feeds, known), leftover)
+        sequencer.open_epoch(feed=feed or state.feed, mode="ahead", feeds={ring.name: ring.key for ring in feeds})
+        engine.append(sequencer.take_pending())
+        engine.append(_lost_feeds(known, feeds, sequencer.now))
+        await sidecar.start(journal_name)
+        watched = asyncio.create_task(sidecar.failed())
+        desk = AheadDesk(
+            engine=engine, sequencer=sequencer, gated=gated, journal=journal, commands=commands, stages=stages,
+            sidecar=sidecar, clock=clock, prefix=prefix, tasks=[watched],
+        )  # fmt: skip
+        try:
+            await committed(Journal(journal), journal.head, clock, desk.tasks)
+            for ring in feeds:
+                engine.add_feed(ring)
+            yield desk
+        except BaseException:
+            with suppress(BusUnavailableError, ConflictError):  # What led here is what the caller must hear.
+                await desk.close()
+            raise
+        await desk.close()
+
+
+def ring_pair(
+    rings: ExitStack, name: str, cells: int, policy: Policy, directory: Path | None
+) -> tuple[RingProducer, RingConsumer]:
+    """Both ends of a ring inside this process; what a killed one left in it is in a log or a file, or was never due."""
+    Ring.create(name, cells=cells, policy=policy, directory=directory, reclaim=True)
+    producer = Ring.produce(name, directory=directory)
+    rings.callback(_drop, producer, name, directory)
+    return producer, rings.enter_context(Ring.consume(name, directory=directory))
+
+
+def _drop_journal(producer: RingProducer, name: str, directory: Path | None) -> None:
+    """Let go of a journal, and remove it where nothing is left in it."""
+    producer.close()
+    with suppress(ConflictError):  # Its sidecar is still at it: it ends by itself, and the next desk sees to the rest.
+        with Ring.observe(name, directory=directory) as ring:
+            drained = ring.lag == 0
+        if drained:
+            remove(name, directory=directory)
+
+
+def _drop(producer: RingProducer, name: str, directory: Path | None) -> None:
+    """Let go of a ring inside this process, and remove it."""
+    producer.close()
+    remove(name, directory=directory)
+
+
+def _attach_feeds(
+    rings: ExitStack, options: AheadOptions, sources: dict[str, int], leftover: Leftover | None
+) -> list[FeedRing]:
+    """Become the consumer of every feed's ring; a burst that a killed host had put into its journal is passed over."""
+    feeds = []
+    for name in options.feeds:
+        ring = rings.enter_context(Ring.consume(name, directory=options.rings))
+        feed = FeedRing(name=name, source=sources[name], ring=ring)
+        if leftover is not None and leftover.source == feed.source and ring.tail < leftover.cells <= ring.head:
+            ring.release(leftover.cells - ring.tail)
+        feeds.append(feed)
+    return feeds
+
+
+def _lost_feeds(known: dict[str, FeedKey], feeds: list[FeedRing], now: int) -> Cells:
+    """A GAP record for each feed of an earlier life whose ring is not there any more: what it held is missing."""
+    there = {feed.name: feed.key for feed in feeds}
+    lost = [key for name, key in sorted(known.items()) if there.get(name) != key]
+    cells = empty_cells(len(lost))
+    cells["ts_event"] = cells["ts_recv"] = now
+    cells["kind"], cells["cells"], cells["flags"] = Kind.GAP, 1, Flag.SYNTHETIC
+    cells["source"] = [key.source for key in lost]
+    return cells
+
+
+async def _cancel_quietly(tasks: list[asyncio.Task[None]]) -> None:
+    """End tasks whose failures somebody has heard of already."""
+    with suppress(Exception):
+        await cancel_all(tasks)

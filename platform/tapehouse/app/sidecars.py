@@ -1,0 +1,130 @@
+"""Who drains a desk's journal: a sidecar process that outlives the desk, or one inside this process.
+
+A desk of a cluster has a process of its own: if the desk is killed the sidecar brings the rest of the journal to TAPE
+and ends by itself. Where the logs are in memory the sidecar is a task beside the desk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from tapehouse.core.clock import Clock
+from tapehouse.core.errors import ConflictError, MissingError
+from tapehouse.engine.journal import Journal
+from tapehouse.engine.sidecar import Sidecar
+from tapehouse.engine.spill import Spill
+from tapehouse.log import Log
+from tapehouse.ring import Ring
+
+RESTARTS_MAX = 20  # of a sidecar that ends while its desk lives
+STOP_TIMEOUT_S = 30.0
+FENCED_EXIT = 1
+
+
+class SidecarRunner(Protocol):
+    """Keeps one sidecar going."""
+
+    async def start(self, journal: str) -> None:
+        """Have a journal drained, from now on until its producer closes it."""
+        ...
+
+    async def failed(self) -> None:
+        """Return when the sidecar has come to its end in order; raise what ended it otherwise."""
+        ...
+
+    async def stop(self) -> None:
+        """Wait for its end, now that the journal is closed; raise what it met."""
+        ...
+
+
+class SidecarProcess:
+    """`tapehouse drain` in a session of its own; one that is killed is started again."""
+
+    def __init__(self, tape: str, *, nats: str | None, home: Path, rings: Path | None = None) -> None:
+        self._command = [sys.executable, "-m", "tapehouse.cli", "drain"]
+        self._options = ["--tape", tape, "--home", str(home)]
+        if nats is not None:
+            self._options += ["--nats", nats]
+        self._rings = rings
+        self._log = home / "drains" / f"{tape}.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._journal = ""
+        self.restarts = 0
+
+    async def start(self, journal: str) -> None:
+        """Start the process; its words go to the log file."""
+        self._journal = journal
+        command = [*self._command, journal, *self._options]
+        if self._rings is not None:
+            command += ["--rings", str(self._rings)]
+        with self._open_log() as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def _open_log(self) -> BinaryIO:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        return open(self._log, "ab")
+
+    async def failed(self) -> None:
+        """Start it again where it was killed, RESTARTS_MAX times.
+
+        Raises:
+            ConflictError: Another writer took the tape over.
+            MissingError: It ended with an error, or too often; its last words are in the message.
+        """
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            if code == 0:
+                return
+            if code == FENCED_EXIT:
+                raise ConflictError("the sidecar is fenced off", subject=self._journal, hint=self._said())
+            if code > 0 or self.restarts == RESTARTS_MAX:
+                raise MissingError(f"the sidecar ended with {code}", subject=str(self._log), hint=self._said())
+            self.restarts += 1
+            await self.start(self._journal)
+
+    async def stop(self) -> None:
+        """Wait for the process; raises as `failed`."""
+        await asyncio.wait_for(self.failed(), STOP_TIMEOUT_S)
+
+    def _said(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("tapehouse: ") if lines else "it said nothing"
+
+
+class SidecarTask:
+    """A sidecar inside this process, for logs in memory."""
+
+    def __init__(self, tape: Log, *, clock: Clock, spill: Path, rings: Path | None = None) -> None:
+        self._tape = tape
+        self._clock = clock
+        self._spill = spill
+        self._rings = rings
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, journal: str) -> None:
+        """Begin to drain."""
+        self._task = asyncio.create_task(self._run(journal))
+
+    async def _run(self, journal: str) -> None:
+        with Ring.consume(journal, directory=self._rings) as consumer:
+            identity = Journal(consumer).identity()
+            spill = Spill(self._spill, identity, name=self._tape.name, clock=self._clock)
+            try:
+                await Sidecar(consumer, clock=self._clock, log=self._tape, spill=spill).run()
+            finally:
+                spill.close()
+
+    async def failed(self) -> None:
+        """Return when it has come to its end in order."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        """Wait for its end."""
+        await asyncio.wait_for(self.failed(), STOP_TIMEOUT_S)
