@@ -22,6 +22,7 @@ from tapehouse.desk.projection import OrdersProjection, PositionsProjection
 from tapehouse.log import FrameHeader, FrameWriter, MemoryLog
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Flag, Kind, pack_payload, words
 from tapehouse.query import TABLES, QuerySession, builders, read_trades
+from tapehouse.query.session import STAGES
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, START, STOCK, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
