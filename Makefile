@@ -9,11 +9,12 @@ TAPEHOUSE := .venv/bin/tapehouse
 PYTEST := $(PYTHON) -m pytest
 UV ?= uv
 ARGS ?=
+WARM := $(TAPEHOUSE) doctor --warm >/dev/null  # kernels that are there already are left alone
 
 LOCK := $(UV) pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --quiet --extra demo
 
-.PHONY: help base dev tools demo test check integration-test test-chaos benchmark load-test format lock clean
+.PHONY: help base dev tools warm demo test check integration-test test-chaos benchmark load-test format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -24,6 +25,9 @@ base:
 dev:
 	@infra/environment.sh dev
 
+warm: base ## Compile the kernels now (a minute, once for a version), so that nothing waits for it later
+	@$(WARM)
+
 demo: base ## The whole loop on a generated market day; ends with the proof (ARGS="--lobster ZIP" for other data)
 	@$(TAPEHOUSE) demo $(ARGS)
 
@@ -31,6 +35,7 @@ tools: dev ## MinIO, which no package brings: built from source, once per machin
 	@$(PYTHON) tests/support/minio.py >/dev/null
 
 test: tools ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
+	@$(WARM)
 	@$(PYTEST) -m "not chaos and not bench and not load" $(ARGS)
 
 check: dev ## Lint, format, types, and the imports between rooms
@@ -40,9 +45,11 @@ check: dev ## Lint, format, types, and the imports between rooms
 	@$(PYTEST) -q tests/arch
 
 integration-test: tools ## Only the tests against real servers
+	@$(WARM)
 	@$(PYTEST) tests/integration -m "not chaos and not bench and not load" $(ARGS)
 
 test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
+	@$(WARM)
 	@$(PYTEST) -m chaos --timeout=1800 $(ARGS)
 
 benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one)
@@ -57,7 +64,7 @@ format: dev ## Rewrite the sources in the project's format
 
 lock: ## Choose new versions of all dependencies (needs uv)
 	@$(LOCK) --upgrade --group build --output-file requirements.txt
-	@$(LOCK) --upgrade --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) --upgrade --extra profile --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## Remove the environment and everything generated
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

@@ -8,16 +8,13 @@ stands on a tape before a day (ordinals are in the decisions). Whoever changes t
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
 from tests.support.golden_day import digests_of, generated, lobster
+from tests.support.other_cpus import OTHERS, words_of
 
 PINNED = Path(__file__).parent / "decisions" / "digests.json"
 
@@ -35,21 +32,14 @@ async def test_a_real_day_with_a_seeded_chain(market_data: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_cpu_without_extensions_decides_alike(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("environment", OTHERS.values(), ids=OTHERS.keys())
+def test_every_cpu_decides_alike(environment: dict[str, str], pytestconfig: pytest.Config) -> None:
     """Machine code for the plainest x86-64 or ARM, and a C library without FMA: the same digests, bit for bit.
 
     The first run compiles every kernel once more, for that CPU; later ones find them in pytest's cache directory.
     """
     assert pytestconfig.cache is not None
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    environment |= {
-        "NUMBA_CPU_NAME": "generic",
-        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX2_Usable,-FMA_Usable",
-        "TAPEHOUSE_CACHE": str(pytestconfig.cache.mkdir("kernels-of-a-generic-cpu")),
-    }
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.support.golden_day"],
-        cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=580, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == pinned("generated")
+    cache = {"TAPEHOUSE_CACHE": str(pytestconfig.cache.mkdir("kernels-of-a-generic-cpu"))}
+    environment = environment | (cache if "NUMBA_CPU_NAME" in environment else {})
+    words = words_of("tests.support.golden_day", environment=environment, timeout_s=580)
+    assert json.loads(" ".join(words)) == pinned("generated")

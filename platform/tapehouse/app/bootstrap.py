@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tapehouse.app.code import code_hash
 from tapehouse.app.snapshots import FileSnapshots
 from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
 from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
-from tapehouse.core.kernel import source_digest
 from tapehouse.log import Extent
 
 DEFAULT_TAPE = "main"
@@ -118,11 +118,6 @@ async def _require_jetstream(bus: Bus) -> None:
             subject=", ".join(bus.target.urls),
             hint="start it with nats-server -js, or name another",
         ) from error
-
-
-def code_hash() -> str:
-    """Which code decides: the hash that EPOCH records carry."""
-    return source_digest()
 
 
 __all__ = ["DEFAULT_TAPE", "Platform", "code_hash", "home_directory", "open_platform"]

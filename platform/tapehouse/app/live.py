@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tapehouse.app.bootstrap import code_hash
+from tapehouse.app.code import code_hash
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError
 from tapehouse.core.ids import new_writer_id

@@ -6,26 +6,16 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from tapehouse.app.tuning import Finding, examine_tuning
 from tapehouse.bus.server import find_server
 from tapehouse.core.errors import MissingError
 from tapehouse.core.kernel import cache_directory, cpu_name
 
 SYNC_PROBES = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at; `advice` says what to do where it is not well."""
-
-    name: str
-    value: str
-    well: bool = True
-    advice: str = ""
 
 
 def describe() -> str:
@@ -44,8 +34,8 @@ def examine(home: Path) -> list[Finding]:
         _package("matplotlib", "pictures", "pip install 'tapehouse[demo]'"),
         _disk(home),
         _sync(home),
-        _governor(),
         _kernels(),
+        *examine_tuning(),
     ]
 
 
@@ -92,16 +82,6 @@ def _sync(home: Path) -> Finding:
     finally:
         path.unlink(missing_ok=True)
     return Finding(name="fsync", value=f"{took_ms:.2f} ms", well=took_ms < 20, advice="use a disk that syncs faster")
-
-
-def _governor() -> Finding:
-    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    if not path.exists():
-        return Finding(name="governor", value="not shown by this kernel")
-    governor = path.read_text(encoding="ascii").strip()
-    return Finding(
-        name="governor", value=governor, well=governor == "performance", advice="cpupower frequency-set -g performance"
-    )
 
 
 def _kernels() -> Finding:

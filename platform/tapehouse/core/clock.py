@@ -5,7 +5,6 @@ Cores take times as values. Shells take a `Clock`, so that tests and replays can
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -38,6 +37,8 @@ class SystemClock:
     async def sleep_until(self, monotonic_ns: int) -> None:
         delay_ns = monotonic_ns - time.monotonic_ns()
         if delay_ns > 0:
+            import asyncio  # Only whoever sleeps needs it; a page of help does not.
+
             await asyncio.sleep(delay_ns / 1e9)
 
 
@@ -60,5 +61,7 @@ class VirtualClock:
         self._now_ns += duration_ns
 
     async def sleep_until(self, monotonic_ns: int) -> None:
+        import asyncio
+
         self._now_ns = max(self._now_ns, monotonic_ns)
         await asyncio.sleep(0)

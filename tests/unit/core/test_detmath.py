@@ -11,11 +11,9 @@ import math
 import os
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Context, Decimal, localcontext
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -24,13 +22,14 @@ import pytest
 from blake3 import blake3
 
 from tapehouse.core import detmath
+from tests.support.other_cpus import MASKED, OTHERS, cpu_flags, words_of
 
 SEED = int(os.environ.get("TAPEHOUSE_SEED", "7"))
-GRID = 20_000
+GRID = 100_000
 GRID_SMALL = 1_000
 # BLAKE3 over all six functions on the grid: change it only together with a new digest version of every tape.
 DIGEST_SMALL = "7d9c6321b9d30c4d9ad383bc8c583f11dad0247982792b4c5b73e6ca8c6be45d"
-DIGEST = "c0e3c28ba81227c1141d0b1f358a6280829dd736e5c7dfc43e7b014f4de46808"
+DIGEST = "757052c89caca5c9d7601e9346ac7c90291fc5949d915f4e56058b043c9487a0"
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 NAN, INFINITY = math.nan, math.inf
@@ -93,55 +92,33 @@ def libm_digest() -> str:
     return blake3(np.array(values).tobytes()).hexdigest()
 
 
-def in_environment(*arguments: str, **environment: str) -> list[str]:
+def said(*arguments: str, **environment: str) -> list[str]:
     """What this file prints when run in a process of its own with these variables set."""
-    result = subprocess.run(
-        [sys.executable, __file__, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split()
-
-
-def cpu_flags() -> set[str]:
-    """The features of this CPU, as Linux names them."""
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return set(found.group(1).split()) if found else set()
+    return words_of("tests.unit.core.test_detmath", *arguments, environment=environment)
 
 
 def test_the_bits_are_the_pinned_ones() -> None:
     assert (digest(GRID_SMALL), digest(GRID)) == (DIGEST_SMALL, DIGEST)
 
 
-def test_the_bits_are_the_same_compiled_for_a_generic_cpu() -> None:
-    assert in_environment(NUMBA_CPU_NAME="generic") == [DIGEST_SMALL, DIGEST]
+@pytest.mark.parametrize("environment", OTHERS.values(), ids=OTHERS.keys())
+def test_the_bits_are_the_same_on_other_cpus(environment: dict[str, str]) -> None:
+    assert said(**environment) == [DIGEST_SMALL, DIGEST]
 
 
 @pytest.mark.skipif("avx" not in cpu_flags(), reason="the CPU is no richer than the generic one")
 def test_generic_code_is_other_code() -> None:
-    assert in_environment("encoding") == ["avx"]
-    assert in_environment("encoding", NUMBA_CPU_NAME="generic") == ["sse"]
+    assert said("encoding") == ["avx"]
+    assert said("encoding", NUMBA_CPU_NAME="generic") == ["sse"]
 
 
 def test_the_bits_are_the_same_interpreted() -> None:
-    assert in_environment("small", NUMBA_DISABLE_JIT="1") == [DIGEST_SMALL]
-
-
-# glibc 2.33 renamed the features, so both spellings; unknown ones are ignored.
-MASKED = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F,-AVX2_Usable,-FMA_Usable,-FMA4_Usable,-AVX512F_Usable"
-
-
-def test_the_bits_do_not_follow_the_c_library() -> None:
-    assert in_environment(GLIBC_TUNABLES=MASKED) == [DIGEST_SMALL, DIGEST]
+    assert said("small", NUMBA_DISABLE_JIT="1") == [DIGEST_SMALL]
 
 
 @pytest.mark.skipif("fma" not in cpu_flags(), reason="the CPU has no FMA that glibc could use")
 def test_the_c_library_does_change_its_bits_so_the_mask_works() -> None:
-    assert in_environment("libm", GLIBC_TUNABLES=MASKED) != in_environment("libm", GLIBC_TUNABLES="")
+    assert said("libm", GLIBC_TUNABLES=MASKED) != said("libm", GLIBC_TUNABLES="")
 
 
 # What the compiler made of it.

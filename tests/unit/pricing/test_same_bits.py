@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from tapehouse.core import UNDEFINED
 from tapehouse.pricing import YEAR_NS, define_option, digest, make_chain, on_option_quote, price_chain
+from tests.support.other_cpus import OTHERS, words_of
 
 NOW = 1_600_000_000_000_000_000
 # BLAKE3 of the chain below: change it only together with a new digest version of every tape.
 DIGEST = "eba78e2c7b15d7bcfd3708ce07a6a719a4e621b0a52123b249b204d32fbd4edf"
-MASKED = "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F,-AVX2_Usable,-FMA_Usable,-AVX512F_Usable"
 
 
 def chain_digest() -> str:
@@ -51,18 +47,10 @@ def test_the_bits_are_the_pinned_ones() -> None:
     assert chain_digest() == DIGEST
 
 
-@pytest.mark.parametrize("environment", [{"NUMBA_CPU_NAME": "generic"}, {"GLIBC_TUNABLES": MASKED}])
-def test_the_bits_are_the_same_elsewhere(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("environment", OTHERS.values(), ids=OTHERS.keys())
+def test_the_bits_are_the_same_on_other_cpus(environment: dict[str, str]) -> None:
     """`test_detmath` holds the controls that these settings do change the code that runs."""
-    found = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    assert found.stdout.split() == [DIGEST]
+    assert words_of("tests.unit.pricing.test_same_bits", environment=environment) == [DIGEST]
 
 
 if __name__ == "__main__":
