@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba import types
 
 from tapehouse.core.sources import Sources, source_roots
 
@@ -28,6 +29,7 @@ Int = Any
 Float = Any
 
 _config: Any = numba.config
+_unliteral: Any = types.unliteral  # it has no types
 
 
 @cache
@@ -98,6 +100,23 @@ def cached_with(function: Callable[..., Any]) -> Iterator[None]:
         _config.CACHE_DIR = before
 
 
+def called_with_machine_types(compiled: Any) -> Callable[..., Any]:
+    """Have kernels call this one with int64 where they write a constant: one compilation instead of one a constant.
+
+    Numba compiles a callee anew for every constant argument, and even for the 0 that a loop variable begins with.
+    LLVM propagates constants into what it inlines all the same.
+    """
+    find = compiled.get_call_template
+
+    def get_call_template(arguments: Any, keywords: Any) -> Any:
+        plain = tuple(_unliteral(argument) for argument in arguments)
+        return find(plain, {name: _unliteral(argument) for name, argument in keywords.items()})
+
+    compiled.get_call_template = get_call_template
+    declared: Callable[..., Any] = compiled
+    return declared
+
+
 def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a compiled function: cached, allocation-free, IEEE arithmetic only.
 
@@ -120,7 +139,7 @@ def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any
         if inline:
             options["forceinline"] = True
         with cached_with(function):
-            compiled: Callable[..., Any] = numba.njit(*signature, **options)(function)
-        return compiled
+            compiled: Any = numba.njit(*signature, **options)(function)
+        return called_with_machine_types(compiled)
 
     return wrap

@@ -427,11 +427,34 @@ def on_liquidity(desk: State, out: Array, powers: Array, slot: Int, side: Int, p
 
 
 @kernel()
+def crosses(desk: State, slot: Int, side: Int, price: Int) -> Int:
+    """Whether size displayed on a side at a price could fill one of our resting orders: else `on_liquidity` is idle."""
+    for at in range(desk.working_count[slot]):
+        order = desk.orders[desk.working[slot, at]]
+        limit = order[ORDER_PRICE]
+        if order[ORDER_SIDE] != side and ((side == SELL and price <= limit) or (side == BUY and price >= limit)):
+            return 1
+    return 0
+
+
+@kernel()
 def shrink_queues(desk: State, books: State, slot: Int) -> None:
     """The book moved: the queue ahead of an order cannot be longer than its level."""
     for at in range(desk.working_count[slot]):
         order = desk.orders[desk.working[slot, at]]
         if order[ORDER_AHEAD] > 0:
             here = level_size(books, slot, order[ORDER_SIDE], order[ORDER_PRICE])
+            if here < order[ORDER_AHEAD]:
+                order[ORDER_AHEAD] = here
+    desk.settled[slot] = 1
+
+
+@kernel()
+def shrink_level(desk: State, books: State, slot: Int, side: Int, price: Int) -> None:
+    """As `shrink_queues`, where one level alone can have moved."""
+    for at in range(desk.working_count[slot]):
+        order = desk.orders[desk.working[slot, at]]
+        if order[ORDER_AHEAD] > 0 and order[ORDER_PRICE] == price and order[ORDER_SIDE] == side:
+            here = level_size(books, slot, side, price)
             if here < order[ORDER_AHEAD]:
                 order[ORDER_AHEAD] = here

@@ -62,6 +62,7 @@ class Desk(NamedTuple):
     instruments: Array64  # (INSTRUMENTS_MAX, INSTRUMENT_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,)
+    settled: Array64  # (INSTRUMENTS_MAX,): 1 where no queue ahead is known to be longer than its level; no state
 
 
 def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
@@ -79,6 +80,7 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
         instruments=np.zeros((INSTRUMENTS_MAX, INSTRUMENT_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=np.zeros(COUNTERS, np.int64),
+        settled=np.zeros(INSTRUMENTS_MAX, np.int64),
     )
 
 

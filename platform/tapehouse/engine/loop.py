@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import apply, best_price, best_size, level_size, set_level
+from tapehouse.book import Status, apply, best_price, best_size, level_size, set_level
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk import BUY, SELL, cancel_side, on_liquidity, on_trade, shrink_queues, submit
+from tapehouse.desk import BUY, SELL, cancel_side, crosses, on_liquidity, on_trade, shrink_level, shrink_queues, submit
 from tapehouse.desk.state import (
     CASH,
     INDEX,
@@ -94,6 +94,8 @@ _STATUS, _OPTION_QUOTE, _CLOCK, _GAP, _RAW = (
 )  # fmt: skip
 _COMMAND, _DEFINITION, _EPOCH = int(Kind.COMMAND), int(Kind.DEFINITION), int(Kind.EPOCH)
 _TRADE_ACTION, _CLEAR_ACTION = int(Action.TRADE), int(Action.CLEAR)
+_CANCEL_ACTION, _MODIFY_ACTION = int(Action.CANCEL), int(Action.MODIFY)
+_OK = int(Status.OK)
 _BID = int(Side.BID)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
@@ -146,11 +148,13 @@ def make_scratch() -> Scratch:
     )
 
 
-@kernel()
+@kernel(inline=True)
 def _book_record(desk: State, books: State, out: Array, powers: Array, words: Array, row: Int, slot: Int) -> None:
     """An MBO or MBP record: trades first, then the book, then what the change means for our resting orders.
 
     A book that is cleared or told anew says nothing of the queues: they keep their length until it is whole again.
+    Levels are looked up only where the record can matter to our orders: while every queue is known to fit its level,
+    an order that was added lengthens none, and a level that was stated can have shortened that one alone.
     """
     packed = words[row, 7]
     action = packed & 255
@@ -159,16 +163,25 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
     if action == _TRADE_ACTION:
         on_trade(desk, out, powers, slot, price, words[row, 5], side)
         return
-    if desk.working_count[slot] == 0:
-        apply(books, slot, words, row)
-        return
+    busy = desk.working_count[slot] != 0
     which = BUY if side == _BID else SELL
-    before = level_size(books, slot, which, price)
-    apply(books, slot, words, row)
-    after = level_size(books, slot, which, price)
-    if after > before:
-        on_liquidity(desk, out, powers, slot, which, price, after - before)
-    if action != _CLEAR_ACTION and (packed >> 16) & _SNAPSHOT == 0:
+    retold = action == _CLEAR_ACTION or (packed >> 16) & _SNAPSHOT != 0
+    lookup = busy and (retold or desk.settled[slot] == 0 or crosses(desk, slot, which, price) != 0)
+    before = level_size(books, slot, which, price) if lookup else 0
+    status = apply(books, slot, words, row)
+    if not busy:
+        return
+    if lookup:
+        after = level_size(books, slot, which, price)
+        if after > before:
+            on_liquidity(desk, out, powers, slot, which, price, after - before)
+        if retold:
+            desk.settled[slot] = 0
+        else:
+            shrink_queues(desk, books, slot)
+    elif (words[row, 6] >> 48) & 255 == _MBP:
+        shrink_level(desk, books, slot, which, price)
+    elif action == _CANCEL_ACTION or action == _MODIFY_ACTION or status != _OK:
         shrink_queues(desk, books, slot)
 
 
@@ -181,15 +194,17 @@ def _quote_record(
     for which in range(2):
         price = words[row + which, 4]
         size = words[row + which, 5]
-        before = level_size(books, slot, which, price)
+        lookup = crosses(desk, slot, which, price) != 0
+        before = level_size(books, slot, which, price) if lookup else 0
         if quotes[which] != _UNDEFINED and quotes[which] != price:
             set_level(books, slot, which, quotes[which], 0)
         quotes[which] = price
         if price != _UNDEFINED:
             set_level(books, slot, which, price, size)
-        after = level_size(books, slot, which, price)
-        if after > before:
-            on_liquidity(desk, out, powers, slot, which, price, after - before)
+        if lookup:
+            after = level_size(books, slot, which, price)
+            if after > before:
+                on_liquidity(desk, out, powers, slot, which, price, after - before)
     shrink_queues(desk, books, slot)
 
 

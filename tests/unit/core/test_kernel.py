@@ -111,3 +111,21 @@ def test_integers_wrap_and_a_division_by_zero_does_not_raise() -> None:
     values = np.array([2**63 - 1, 5], np.int64)
     _arithmetic(values, 0)
     assert values.tolist() == [-(2**63), 0]
+
+
+@kernel()
+def _add(first: Int, second: Int) -> Int:
+    return first + second
+
+
+@kernel()
+def _add_in_many_ways(values: Array) -> Int:
+    total = 0
+    for at in range(values.shape[0]):
+        total = _add(total, values[at])
+    return _add(_add(total, 1), _add(2, 3))
+
+
+def test_constants_lead_to_no_compilation_of_their_own() -> None:
+    assert _add_in_many_ways(np.array([10, 20])) == 36
+    assert [[str(kind) for kind in signature] for signature in _add.signatures] == [["int64", "int64"]]
