@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dr list": ("cmd_dr:list_manifests", "The manifests of a store."),
     "dr verify": ("cmd_dr:verify", "Read every object of the newest manifest and check it."),
     "doctor": ("cmd_doctor:doctor", "What this machine has and lacks."),
-    "bench": ("cmd_bench:bench", "Measure: the durable tape, replay from it and from memory."),
+    "bench": ("cmd_bench:bench", "Measure on this machine, beside goals and peers."),
 }
 GROUPS = {
     "feeds": "Market-data formats: list and check.",
