@@ -114,5 +114,5 @@ def gather(
         if path.exists():
             found.append(Material(name, open_feed(format_name, [path]), clock, path=path))
         else:
-            found.append(Material(name, None, clock, missing=f"no {place} in {directory}: set {DATA_VARIABLE}"))
+            found.append(Material(name, None, clock, missing=f"not in {DATA_VARIABLE} ({directory})"))
     return found

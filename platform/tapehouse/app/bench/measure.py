@@ -214,11 +214,11 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-COLUMNS = ("what", "data", "median", "unit", "spread", "p50 / p99 / p99.9, ns", "goal", "peer", "how")
+COLUMNS = ("what", "data", "median", "unit", "spread", "p50 / p99 / p99.9, ns", "goal", "peer, how many times better")
 
 
 def table(rows: Iterable[Measure]) -> list[tuple[str, ...]]:
-    """Rows as people read them, under COLUMNS."""
+    """Rows as people read them, under COLUMNS; how each was measured is in the report."""
     return [
         (
             row.name,
@@ -228,8 +228,7 @@ def table(rows: Iterable[Measure]) -> list[tuple[str, ...]]:
             f"{figure(row.low)} to {figure(row.high)}" if row.low is not None and row.high is not None else "",
             " / ".join(figure(value) for value in (row.p50, row.p99, row.p999) if value is not None),
             _goal_text(row),
-            ", ".join(_peer_text(row, peer) for peer in row.peers),
-            row.note,
+            row.note if row.median is None else ", ".join(_peer_text(row, peer) for peer in row.peers),
         )
         for row in rows
     ]
@@ -253,4 +252,4 @@ def _peer_text(row: Measure, peer: Peer) -> str:
         return f"{peer.name}: {peer.note}"
     ratio = row.ratio_to(peer)
     times = "" if ratio is None else f", {figure(ratio)}x"
-    return f"{peer.name} {figure(peer.median)}{times}" + (f" ({peer.note})" if peer.note else "")
+    return f"{peer.name} {figure(peer.median)}{times}"
