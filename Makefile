@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON := .venv/bin/python
 TAPEHOUSE := .venv/bin/tapehouse
+PEERS_PYTHON := .venv-peers/bin/python
 PYTEST := $(PYTHON) -m pytest
 UV ?= uv
 ARGS ?=
@@ -14,7 +15,7 @@ WARM := $(TAPEHOUSE) doctor --warm >/dev/null  # kernels that are there already 
 LOCK := $(UV) pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --quiet --extra demo
 
-.PHONY: help base dev tools warm demo test check integration-test test-chaos benchmark load-test format lock clean
+.PHONY: help base dev tools warm demo test check integration-test test-chaos benchmark peers load-test format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -52,8 +53,11 @@ test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped
 	@$(WARM)
 	@$(PYTEST) -m chaos --timeout=1800 $(ARGS)
 
-benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one)
-	@$(TAPEHOUSE) bench $(ARGS)
+benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one; see peers)
+	@TAPEHOUSE_PEERS="$${TAPEHOUSE_PEERS:-$$(test -x $(PEERS_PYTHON) && echo $(PEERS_PYTHON) || true)}" $(TAPEHOUSE) bench $(ARGS)
+
+peers: dev ## The libraries that benchmarks stand beside, in an environment of their own (.venv-peers)
+	@infra/peers.sh
 
 load-test: dev ## Many clients for minutes against a cluster of three
 	@$(PYTEST) tests/bench -m load -s --timeout=1800 $(ARGS)
@@ -67,5 +71,5 @@ lock: ## Choose new versions of all dependencies (needs uv)
 	@$(LOCK) --upgrade --extra profile --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## Remove the environment and everything generated
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
+	@rm -rf .venv .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dr verify": ("cmd_dr:verify", "Read every object of the newest manifest and check it."),
     "doctor": ("cmd_doctor:doctor", "What this machine has and lacks."),
     "profile": ("cmd_profile:profile", "Where a running process or a command spends its time, or its memory."),
-    "bench": ("cmd_bench:bench", "Measure: the durable tape, replay from it and from memory."),
+    "bench": ("cmd_bench:bench", "Measure on this machine, beside goals and peers."),
 }
 GROUPS = {
     "feeds": "Market-data formats: list, check, and push into a ring.",

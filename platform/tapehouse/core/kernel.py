@@ -40,7 +40,7 @@ def _sources() -> Sources:
 def source_digest() -> str:
     """One hash over every source that any kernel can depend on: the version of what decides."""
     sources = _sources()
-    return sources.digest(sources.closure(*sources.declaring()))
+    return sources.digest(sources.closure(*sources.deciding()))
 
 
 def cpu_name() -> str:

@@ -46,6 +46,10 @@ class Sources:
         """Every file that declares kernels."""
         return [name for name in self._paths if _DECLARES.search(self.text(name))]
 
+    def deciding(self) -> list[str]:
+        """Those of them whose kernels can decide anything: not the ones of `app`, which only measure."""
+        return [name for name in self.declaring() if not name.startswith("app/")]
+
     def closure(self, *names: str, texts: Iterable[bytes] = ()) -> list[str]:
         """Those files, and all that they (and the `texts` of others) import, directly or not; sorted."""
         found = set(names)

@@ -66,7 +66,8 @@ def test_a_constant_in_a_file_without_kernels_is_seen() -> None:
     sources = Sources(source_roots())
     assert "core/units.py" in sources.closure("log/columns.py"), "log/columns.py compiles UNDEFINED into its kernels"
     assert "market/cell.py" in sources.closure("book/kernels.py")
-    everything = sources.closure(*sources.declaring())
+    everything = sources.closure(*sources.deciding())
+    assert "app/bench/book_loops.py" in sources.declaring(), "a measurement's kernels are cached like all"
     assert not any(name.startswith(("app/", "bus/", "cli/")) for name in everything)
 
 

@@ -1,0 +1,149 @@
+"""Order placement: risk, matching against a recorded book, and the records of the decision.
+
+One order follows each market record, near the best prices of that moment: most rest, some trade at once, some are
+post-only; beyond a number of working orders all of a side are cancelled, and that is part of the mean. Orders of the
+fenced pass are timed alone, without the cancels and the market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from tapehouse.app.bench.books import Flow, derive
+from tapehouse.app.bench.material import SEED
+from tapehouse.app.bench.measure import Goal, Measure, Peer, measure, not_measured, peer_of
+from tapehouse.app.bench.order_loops import OUT_ROWS_NEEDED, place, place_timed
+from tapehouse.app.bench.registry import Options
+from tapehouse.app.bench.timer import middle, new_histogram
+from tapehouse.book import ASK, BID, Books, apply_cells, levels
+from tapehouse.core.check import check
+from tapehouse.core.units import UNDEFINED
+from tapehouse.desk import GTC, IOC, LADDER, POST_ONLY, POWERS, Desk, define_instrument, make_desk, submit
+from tapehouse.desk.reference import ReferenceDesk
+from tapehouse.desk.state import FILL_COUNT, MONEY_EXPONENT, OUT_ROWS, REJECTED, WORKING_MAX
+
+OFFSETS = (-3, 3)  # ticks from the best price of the order's own side, towards the other one where positive
+MIX = ((GTC, 0.7), (IOC, 0.2), (POST_ONLY, 0.1))
+WORKING = 32  # orders that may rest on both sides together before a side is cancelled
+CALLS = 20_000  # from Python
+GOALS = (Goal(figure="p99", at_most=1_000.0), Goal(figure="throughput", at_least=5.0))
+POSITION_MAX = 1 << 40
+
+Ints = npt.NDArray[np.int64]
+
+
+def run(options: Options) -> Iterator[Measure]:
+    """Two rows a data set."""
+    for material in options.materials:
+        if material.feed is None:
+            yield not_measured("order placement", "ns", material.missing, data=material.name)
+            continue
+        options.on_step(f"{material.name}: derive the levels")
+        flow = derive(material)
+        orders = make_orders(flow)
+        yield _placed(options, flow, orders)
+        yield _calls(options, flow, orders)
+
+
+def make_orders(flow: Flow) -> Ints:
+    """Shape (n, 4), one to a market record: side, ticks from the best price, size, time in force."""
+    chance = np.random.default_rng(SEED)
+    count = len(flow.by_order)
+    kinds, shares = zip(*MIX, strict=True)
+    lot = flow.instrument.lot_size
+    columns = (
+        chance.integers(0, 2, count),
+        chance.integers(OFFSETS[0], OFFSETS[1] + 1, count),
+        lot * chance.integers(1, 6, count),
+        chance.choice(kinds, count, p=shares),
+    )
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def make_trading_desk(flow: Flow) -> Desk:
+    """A desk whose risk checks all run and whose position is never too large."""
+    desk = make_desk()
+    define_instrument(desk, 0, flow.instrument)
+    desk.limits[:] = (POSITION_MAX, POSITION_MAX, (1 << 62), WORKING_MAX, 0)
+    return desk
+
+
+def _placed(options: Options, flow: Flow, orders: Ints) -> Measure:
+    options.on_step(f"{flow.name}: order placement")
+    timer, records = options.timer, flow.by_order
+    out = np.zeros((OUT_ROWS_NEEDED, 8), np.int64)
+    ladder = np.zeros((2, LADDER), np.int64)
+    means, spreads, placed, desk = [], [], 0, make_trading_desk(flow)
+    for attempt in range(1 + options.repeat):
+        arguments = (records, orders, ladder, out, POWERS, WORKING)
+        bare = timer.seconds(partial(place, make_trading_desk(flow), flow.books(), *arguments, 0))
+        desk, books = make_trading_desk(flow), flow.books()
+        full = timer.seconds(partial(place, desk, books, *arguments, 1))
+        histogram = new_histogram()
+        placed = int(place_timed(make_trading_desk(flow), flow.books(), *arguments, timer.overhead, histogram))
+        check(placed > 0, "no order could be placed", subject=flow.name)
+        if attempt:
+            means.append((full - bare) * 1e9 / placed)
+            spreads.append(timer.spread(histogram))
+    fills, rejected = int(desk.counters[FILL_COUNT]), int(desk.counters[REJECTED])
+    note = f"{placed:,} orders, {fills:,} fills, {rejected:,} rejected; risk, match and records, cancels in the mean"
+    peers = (_reference(options, flow, orders),)
+    return measure(
+        "order placement", "ns", means, data=flow.name, goals=GOALS, peers=peers, note=note, **middle(spreads)
+    )
+
+
+def _final_books(flow: Flow) -> Books:
+    books = flow.books()
+    apply_cells(books, np.zeros(1, np.int64), flow.by_order)
+    return books
+
+
+def _reference(options: Options, flow: Flow, orders: Ints) -> Peer:
+    """The plain desk that the kernels are held against, over the same orders on the book as it ended."""
+    books = _final_books(flow)
+    shown = {side: [(price, size) for price, size, _ in levels(books, 0, side)[:LADDER]] for side in (BID, ASK)}
+    desk = make_trading_desk(flow)
+    few = orders[: options.count(CALLS, 200)].tolist()
+
+    def work() -> None:
+        plain = ReferenceDesk(
+            levels=lambda side: shown[side],
+            money_exponent=int(desk.instruments[0, MONEY_EXPONENT]),
+            maker_fee_ppm=int(desk.fees[0]),
+            taker_fee_ppm=int(desk.fees[1]),
+        )
+        for number, (side, offset, size, time_in_force) in enumerate(few):
+            ticks = offset if side == BID else -offset
+            plain.submit(number, side, shown[side][0][0] + ticks * flow.tick, size, time_in_force)
+            if len(plain.working) > WORKING:
+                plain.cancel_side(side)
+
+    values = [options.timer.ns_each(work, len(few)) for _ in range(options.repeat)]
+    return peer_of("plain Python", values, "the oracle of the tests; no risk checks, no records")
+
+
+def _calls(options: Options, flow: Flow, orders: Ints) -> Measure:
+    """One call from CPython, each order on the book as it ended."""
+    options.on_step(f"{flow.name}: one order from CPython")
+    calls = min(options.count(CALLS, 200), len(orders))
+    books, desk = _final_books(flow), make_trading_desk(flow)
+    out = np.zeros((OUT_ROWS_NEEDED, 8), np.int64)
+    ladder = np.zeros((2, LADDER), np.int64)
+    best = levels(books, 0, BID)[0][0]
+    sizes = orders[:calls, 2].tolist()
+    check(best != UNDEFINED, "there is no bid", subject=flow.name)
+
+    def work() -> None:
+        for size in sizes:
+            desk.counters[OUT_ROWS] = 0
+            submit(desk, books, ladder, out, POWERS, 0, 0, ASK, best, size, IOC, 0)
+
+    work()
+    values = [options.timer.ns_each(work, calls) for _ in range(options.repeat)]
+    note = "an order that trades at once; the loop of Python included"
+    return measure("order placement, one call from CPython", "ns", values, data=flow.name, note=note)
