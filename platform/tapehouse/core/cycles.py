@@ -23,6 +23,7 @@ from tapehouse.core.kernel import Int, kernel
 
 HAS_COUNTER = platform.machine() in ("x86_64", "AMD64")
 CALIBRATION_NS = 100_000_000
+PAIRS = 5  # readings of both clocks, of which the closest two count
 _CLOCK_MONOTONIC = 1
 intrinsic: Any = numba.extending.intrinsic  # these two have no types
 cgutils: Any = numba.core.cgutils
@@ -101,13 +102,24 @@ class CycleScale:
         return self.monotonic_ns + round((count - self.count) * self.ns_per_count)
 
 
+def _moment(clock: Clock) -> tuple[int, int]:
+    """One moment by the counter and by the clock: the closest of a few pairs, as the process may be interrupted."""
+    pairs = []
+    for _ in range(PAIRS):
+        before = cycles()
+        now_ns = clock.monotonic_ns()
+        after = cycles()
+        pairs.append((after - before, (before + after) // 2, now_ns))
+    _, count, now_ns = min(pairs)
+    return count, now_ns
+
+
 def calibrate(clock: Clock, *, during_ns: int = CALIBRATION_NS) -> CycleScale:
     """Measure the counter against a clock's monotonic time, by spinning for `during_ns` of it."""
-    first_ns, first = clock.monotonic_ns(), cycles()
-    now_ns = first_ns
-    while now_ns - first_ns < during_ns:
-        now_ns = clock.monotonic_ns()
-    count = cycles()
+    first, first_ns = _moment(clock)
+    while clock.monotonic_ns() - first_ns < during_ns:
+        pass
+    count, now_ns = _moment(clock)
     return CycleScale(count=count, monotonic_ns=now_ns, ns_per_count=(now_ns - first_ns) / max(1, count - first))
 
 

@@ -13,7 +13,6 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,11 @@ def source_digest() -> str:
 
 def cpu_name() -> str:
     """The CPU that the machine code is for, as `NUMBA_CPU_NAME` may override it."""
-    override = os.environ.get("NUMBA_CPU_NAME")
-    if override:
-        return override
+    return os.environ.get("NUMBA_CPU_NAME") or _model_name()
+
+
+@cache
+def _model_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
             for line in info:
@@ -64,7 +65,7 @@ def cache_directory() -> Path:
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tapehouse"
     )
     cpu = "".join(letter if letter.isalnum() else "-" for letter in cpu_name())
-    return Path(base) / "kernels" / f"{version('numba')}-{cpu}"
+    return Path(base) / "kernels" / f"{numba.__version__}-{cpu}"
 
 
 @cache
@@ -100,12 +101,14 @@ def cached_with(function: Callable[..., Any]) -> Iterator[None]:
         _config.CACHE_DIR = before
 
 
-def called_with_machine_types(compiled: Any) -> Callable[..., Any]:
+def called_with_machine_types(compiled: Any) -> Any:
     """Have kernels call this one with int64 where they write a constant: one compilation instead of one a constant.
 
     Numba compiles a callee anew for every constant argument, and even for the 0 that a loop variable begins with.
     LLVM propagates constants into what it inlines all the same.
     """
+    if not hasattr(compiled, "get_call_template"):  # NUMBA_DISABLE_JIT: a plain function, interpreted.
+        return compiled
     find = compiled.get_call_template
 
     def get_call_template(arguments: Any, keywords: Any) -> Any:
@@ -113,8 +116,7 @@ def called_with_machine_types(compiled: Any) -> Callable[..., Any]:
         return find(plain, {name: _unliteral(argument) for name, argument in keywords.items()})
 
     compiled.get_call_template = get_call_template
-    declared: Callable[..., Any] = compiled
-    return declared
+    return compiled
 
 
 def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -140,6 +142,7 @@ def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any
             options["forceinline"] = True
         with cached_with(function):
             compiled: Any = numba.njit(*signature, **options)(function)
-        return called_with_machine_types(compiled)
+        declared: Callable[..., Any] = called_with_machine_types(compiled)
+        return declared
 
     return wrap

@@ -41,6 +41,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
     return Failing(monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command says that it compiles: whether this machine has is not what these tests are about."""
+    monkeypatch.setattr("tapehouse.app.warm.is_warm", lambda: True)
+
+
 def told(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on standard error; nothing on standard output."""
     captured = capsys.readouterr()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
 from tapehouse.core.clock import SystemClock
 from tapehouse.core.cycles import CycleScale, calibrate, cycles, fenced_cycles
@@ -41,3 +42,30 @@ def test_a_calibration_agrees_with_the_clock() -> None:
     after = time.monotonic_ns()
     slack = 2_000_000  # of the calibration's own error, over the time since then
     assert before - slack <= read <= after + slack
+
+
+class Interrupted:
+    """A counter of two a nanosecond and a clock, both of one time; some readings take very long."""
+
+    def __init__(self, slow: set[int]) -> None:
+        self.now_ns, self.readings, self.slow = 0, 0, slow
+
+    def _pass(self) -> int:
+        self.readings += 1
+        self.now_ns += 300_000_000 if self.readings in self.slow else 50
+        return self.now_ns
+
+    def cycles(self) -> int:
+        return 2 * self._pass()
+
+    def monotonic_ns(self) -> int:
+        return self._pass()
+
+
+@pytest.mark.parametrize("slow", [{1}, {2}, {3}, {1, 5, 9}])
+def test_a_slow_first_reading_does_not_bend_the_scale(slow: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter's first call from Python compiles it, and any call may be interrupted."""
+    machine = Interrupted(slow)
+    monkeypatch.setattr("tapehouse.core.cycles.cycles", machine.cycles)
+    scale = calibrate(machine, during_ns=10_000_000)  # type: ignore[arg-type]
+    assert abs(scale.ns_per_count - 0.5) < 1e-4
