@@ -15,9 +15,11 @@ from tapehouse.app.plot import collect, draw
 from tapehouse.app.strategies import load_strategy
 from tapehouse.core import MissingError, SystemClock, from_fixed
 from tapehouse.core.ids import check_name
+from tapehouse.core.pools import PoolWatch
 from tapehouse.desk.state import CASH, FEES, FILLS, LAST_TRADE, MONEY_EXPONENT, MULTIPLIER, POSITION, REALISED, VOLUME
 from tapehouse.dr import Repository, SegmentLog, open_store
 from tapehouse.engine import Engine
+from tapehouse.engine.pools import pools_of
 from tapehouse.log import Log
 from tapehouse.market import Cells
 from tapehouse.replay import Pace, Session, SessionReport
@@ -29,6 +31,7 @@ class ReplayResult:
 
     report: SessionReport
     positions: list[dict[str, Any]]
+    pools: list[dict[str, str | int | float]]  # of `PoolWatch.rows`, observed after each frame
 
 
 @asynccontextmanager
@@ -82,6 +85,13 @@ async def replay_tape(
     """
     engine = Engine(load_strategy(strategy, parameters), guard=guard)
     outputs: list[Cells] = []
+    watch = PoolWatch()
+
+    def progress(completed: int) -> None:
+        watch.observe(pools_of(engine))
+        if on_progress:
+            on_progress(completed)
+
     async with tape_source(tape, nats=nats, store=store, home=home) as log:
         session = Session(
             "replay",
@@ -89,7 +99,7 @@ async def replay_tape(
             engine,
             clock=SystemClock(),
             pace=pace,
-            on_progress=on_progress,
+            on_progress=progress,
             on_outputs=outputs.append if plot is not None else None,
         )
         report = await session.run()
@@ -100,7 +110,7 @@ async def replay_tape(
             first = traded[0]
             lines = await collect(log, first, np.concatenate(outputs))
             draw(lines, plot, title=f"{tape}: {strategy} on {first.symbol}")
-    return ReplayResult(report=report, positions=positions_of(engine))
+    return ReplayResult(report=report, positions=positions_of(engine), pools=watch.rows())
 
 
 def positions_of(engine: Engine) -> list[dict[str, Any]]:

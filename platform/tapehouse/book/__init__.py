@@ -6,7 +6,7 @@ Python reads it with `levels`, `counts`, `window`, and keeps it with `snapshot`,
 
 from tapehouse.book.canonical import digest, restore, snapshot
 from tapehouse.book.kernels import apply, apply_cells, set_level
-from tapehouse.book.layout import ASK, BID, Books, Status, counts, define, make_books
+from tapehouse.book.layout import ASK, BID, Books, Status, counts, define, make_books, order_pool
 from tapehouse.book.view import best_price, best_size, depth, level_size, levels, order_counts, window
 
 # For callers that keep more than books.
@@ -29,6 +29,7 @@ __all__ = [
     "levels",
     "make_books",
     "order_counts",
+    "order_pool",
     "restore",
     "restore_books",
     "set_level",

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import DataError, UsageError
+from tapehouse.core.pools import Pool
 from tapehouse.core.units import UNDEFINED
 
 Ints = npt.NDArray[np.int64]
@@ -186,6 +187,18 @@ def counts(books: Books, slot: int) -> dict[str, int]:
     if not 0 <= slot < len(books.stats):
         raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
     return {status.name.lower(): int(books.stats[slot, status]) for status in Status}
+
+
+def order_pool(books: Books) -> Pool:
+    """The rows of all live orders: how many are used, and how many were ever taken."""
+    return Pool(
+        name="book_orders",
+        used=int(books.slots[:, LIVE].sum()),
+        held=int(books.pool[FRESH]) - 1,
+        capacity=int(books.pool[CAPACITY]),
+        row_bytes=books.orders.itemsize * books.orders.shape[1],
+        refused=int(books.stats[:, Status.TABLE_FULL].sum()),
+    )
 
 
 def _tiers(levels: int) -> list[int]:

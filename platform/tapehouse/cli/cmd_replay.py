@@ -96,12 +96,15 @@ def replay(
         "decision_digest": report.digests.decision.hex(),
         "state_digest": report.digests.state.hex(),
         "positions": result.positions,
+        "pools": result.pools,
     }
     if json:
         print_json(found)
         return 0
     columns = ("symbol", "position", "fills", "volume", "fees", "realised", "profit")
     print_table("Result", columns, [tuple(str(row[name]) for name in columns) for row in result.positions])
+    pool_columns = ("pool", "used_max", "held", "capacity", "efficiency", "refused")
+    print_table("Pools", pool_columns, [tuple(row[name] for name in pool_columns) for row in result.pools])
     labels = ["cells", "decisions", "seconds", "cells_per_second"]
     if pace.speed is not None:
         labels += ["lateness_p50_us", "lateness_p99_us"]

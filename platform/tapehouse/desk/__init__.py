@@ -21,7 +21,7 @@ from tapehouse.desk.kernels import (
     submit,
 )
 from tapehouse.desk.money import POWERS
-from tapehouse.desk.state import Desk, define_instrument, make_desk
+from tapehouse.desk.state import Desk, define_instrument, make_desk, order_pool
 
 __all__ = [
     "BUY",
@@ -43,6 +43,7 @@ __all__ = [
     "make_desk",
     "on_liquidity",
     "on_trade",
+    "order_pool",
     "shrink_level",
     "shrink_queues",
     "submit",

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import DataError, IntegrityError
+from tapehouse.core.pools import Pool
 from tapehouse.desk.money import SCALE_MAX, rescale_exponent
 from tapehouse.market import Instrument
 
@@ -106,6 +107,17 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
         raise DataError(f"a multiplier of {instrument.multiplier}", subject=instrument.symbol)
     terms = (instrument.id, instrument.tick_size, instrument.lot_size, exponent, 0, instrument.multiplier)
     desk.instruments[slot] = terms
+
+
+def order_pool(desk: Desk) -> Pool:
+    """The rows of our own working orders. It can't be full: it has room for all that any instrument may have."""
+    return Pool(
+        name="desk_orders",
+        used=int(desk.working_count.sum()),
+        held=int(np.count_nonzero(desk.orders[:, ORDER_SIZE])),  # A row that is given back keeps its order's size.
+        capacity=len(desk.orders),
+        row_bytes=desk.orders.itemsize * desk.orders.shape[1],
+    )
 
 
 def snapshot(desk: Desk) -> bytes:

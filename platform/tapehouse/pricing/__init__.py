@@ -8,6 +8,7 @@ from tapehouse.pricing.chain import (
     define_option,
     make_chain,
     on_option_quote,
+    option_pool,
     volatility,
 )
 from tapehouse.pricing.implied_volatility import implied_volatility
@@ -33,6 +34,7 @@ __all__ = [
     "make_surface",
     "net_delta",
     "on_option_quote",
+    "option_pool",
     "price",
     "price_chain",
     "restore",

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tapehouse.core import UNDEFINED, DataError, check
 from tapehouse.core.detmath import log
 from tapehouse.core.kernel import Array, Float, Int, State, kernel
+from tapehouse.core.pools import Pool
 from tapehouse.pricing.implied_volatility import SOLVED, implied_volatility
 from tapehouse.pricing.surface import (
     CLOCK,
@@ -106,6 +107,19 @@ def make_chain(underlyings: int, options: int) -> Chain:
         theta=theta,
         volatility=fitted,
         counters=np.zeros(STATUSES, np.int64),
+    )
+
+
+def option_pool(chain: Chain) -> Pool:
+    """The slots of defined options, which keep them for good; the surface's nodes and the results lie beside."""
+    defined = int(np.count_nonzero(chain.options["sign"]))
+    columns = (chain.price, chain.delta, chain.gamma, chain.vega, chain.theta, chain.volatility)
+    return Pool(
+        name="chain_options",
+        used=defined,
+        held=defined,
+        capacity=len(chain.options),
+        row_bytes=OPTION.itemsize + sum(column.itemsize for column in columns),
     )
 
 
