@@ -21,7 +21,7 @@ from tests.arch.test_imports import CORES, PROJECT, ROOTS, Source, dotted, impor
 
 DECORATORS = {"kernel", "strategy_kernel", "njit", "jit", "cfunc", "vectorize", "guvectorize", "register_jitable"}
 # Who may name Numba's own decorators; everybody else declares kernels with ours, so that this check sees them.
-DECLARING = {"core/kernel.py", "engine/strategy.py"}
+DECLARING = {"core/kernel.py", "engine/strategy.py", "ring/fastcall.py"}
 
 # Exact by definition, or rounded once as IEEE 754 demands.
 EXACT_MATH = {"sqrt", "floor", "ceil", "trunc", "fabs", "copysign", "isnan", "isinf", "isfinite", "inf", "nan", "pi"}

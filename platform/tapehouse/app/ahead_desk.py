@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tapehouse.app.bootstrap import code_hash
+from tapehouse.app.code import code_hash
 from tapehouse.app.journals import Leftover, committed, finish_journal
 from tapehouse.app.live import Logs, cancel_all, require_same_feed
 from tapehouse.app.sidecars import SidecarRunner
