@@ -111,7 +111,9 @@ def wrong_arithmetic(sources: list[Source]) -> list[str]:
     wrong = set()
     for source in sources:
         names = library_names(source)
-        for function in declared_in(source.tree) if source.room != COMPOSITION else ():
+        if source.room == COMPOSITION:
+            continue
+        for function in declared_in(source.tree):
             wrong |= {f"{source.name}:{line}: {fault}" for line, fault in wrong_in_kernel(function, names)}
         for node in ast.walk(source.tree):
             if isinstance(node, ast.keyword) and node.arg in ("fastmath", "parallel"):

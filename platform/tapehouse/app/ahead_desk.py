@@ -8,14 +8,16 @@ record is on TAPE under the fence. Closing drains everything, so that `gated` mo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tapehouse.app.code import code_hash
 from tapehouse.app.journals import Leftover, committed, finish_journal
 from tapehouse.app.live import Logs, cancel_all, require_same_feed
+from tapehouse.app.pinning import Cores, pin
 from tapehouse.app.sidecars import SidecarRunner
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError
@@ -47,6 +49,7 @@ class AheadOptions:
     orders: str | None = None  # the ring on which decided records leave at once
     stages: bool = True  # time every burst, beside the cells
     rings: Path | None = None  # the directory of all rings; None for the usual one
+    cpus: Mapping[str, Cores] = field(default_factory=dict)  # the cores of each role
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,12 +65,13 @@ class AheadDesk:
     sidecar: SidecarRunner
     clock: Clock
     prefix: str  # of the names of its rings
+    cpus: Mapping[str, Cores]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)  # what must not fail while it runs
     progress: Progress = field(init=False)  # of TAPE, once it is closed
 
     def start(self) -> None:
         """Begin to decide."""
-        self.engine.start()
+        self.engine.start(on_thread=partial(pin, "engine", self.cpus))
         self.tasks += [asyncio.create_task(self.engine.failed()), asyncio.create_task(self.engine.publish())]
 
     async def admit(self, message: Message) -> None:
@@ -211,7 +215,7 @@ async def ahead_desk(
         watched = asyncio.create_task(sidecar.failed())
         desk = AheadDesk(
             engine=engine, sequencer=sequencer, gated=gated, journal=journal, commands=commands, stages=stages,
-            sidecar=sidecar, clock=clock, prefix=prefix, tasks=[watched],
+            sidecar=sidecar, clock=clock, prefix=prefix, cpus=options.cpus, tasks=[watched],
         )  # fmt: skip
         try:
             await committed(Journal(journal), journal.head, clock, desk.tasks)

@@ -28,6 +28,7 @@ async def serve_tape(
     parameters: str | None = None,
     mode: Mode = "gated",
     options: AheadOptions | None = None,
+    cpus: str | None = None,
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until cancelled.
@@ -55,7 +56,9 @@ async def serve_tape(
             if mode == "gated":
                 serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             else:
-                sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=options.rings if options else None)
+                sidecar = SidecarProcess(
+                    tape, nats=nats, home=platform.home, rings=options.rings if options else None, cpus=cpus
+                )
                 serving = serve_ahead(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,

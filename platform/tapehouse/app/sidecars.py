@@ -43,11 +43,15 @@ class SidecarRunner(Protocol):
 class SidecarProcess:
     """`tapehouse drain` in a session of its own; one that is killed is started again."""
 
-    def __init__(self, tape: str, *, nats: str | None, home: Path, rings: Path | None = None) -> None:
+    def __init__(
+        self, tape: str, *, nats: str | None, home: Path, rings: Path | None = None, cpus: str | None = None
+    ) -> None:
         self._command = [sys.executable, "-m", "tapehouse.cli", "drain"]
         self._options = ["--tape", tape, "--home", str(home)]
         if nats is not None:
             self._options += ["--nats", nats]
+        if cpus is not None:
+            self._options += ["--cpus", cpus]
         self._rings = rings
         self._log = home / "drains" / f"{tape}.log"
         self._process: asyncio.subprocess.Process | None = None

@@ -66,16 +66,36 @@ def warm() -> None:
 
 
 async def _engine() -> None:
+    from tapehouse.app.ahead import record_ahead
+    from tapehouse.app.ahead_desk import AheadOptions
     from tapehouse.app.live import Logs, record
+    from tapehouse.app.sidecars import SidecarTask
     from tapehouse.core import SystemClock
     from tapehouse.feeds import GeneratedDay
     from tapehouse.log import MemoryLog, MemorySnapshots
+    from tapehouse.ring import CELLS_MIN, Ring
     from tapehouse.strategies import maker, watcher
 
     for strategy in (maker(), watcher()):
         logs = Logs(tape=MemoryLog("TAPE_warm"), events=MemoryLog("EVENTS_warm"))
         feed = GeneratedDay(cells=CELLS)
         await record(feed, logs, strategy=strategy, clock=SystemClock(), snapshots=MemorySnapshots())
+    with tempfile.TemporaryDirectory(prefix="tapehouse-warm-") as scratch:
+        rings = Path(scratch)
+        with Ring.produce("warm", cells=CELLS_MIN, directory=rings) as ring:
+            ring.append_one(0, 0, 0, 0, 0, 0, 1 << 56, 0)
+        logs = Logs(tape=MemoryLog("TAPE_warm"), events=MemoryLog("EVENTS_warm"))
+        sidecar = SidecarTask(logs.tape, clock=SystemClock(), spill=rings / "spill", rings=rings)
+        await record_ahead(
+            "warm",
+            GeneratedDay(cells=CELLS),
+            logs,
+            strategy=maker(),
+            sidecar=sidecar,
+            clock=SystemClock(),
+            options=AheadOptions(rings=rings, journal_cells=1 << 14),
+            timings=rings / "stages",
+        )
 
 
 async def _readers() -> None:

@@ -32,6 +32,7 @@ def drain(
     stay: bool = False,
     status: bool = False,
     read: Path | None = None,
+    cpus: str | None = None,
     rings: Path | None = None,
     nats: str | None = None,
     home: Path | None = None,
@@ -80,6 +81,8 @@ def drain(
         Show what the ring's header says, and end.
     read
         Read and check the segment files of a directory, and end; exit 1 where the last one's end is torn.
+    cpus
+        Cores of the roles, such as sidecar=0; else what TAPEHOUSE_CPUS says.
     rings
         The directory of the rings; else where TAPEHOUSE_SHM says, or in /dev/shm.
     nats
@@ -90,6 +93,7 @@ def drain(
         One line of JSON.
     """
     from tapehouse.app.draining import CODECS, DrainOptions, require_one, ring_status
+    from tapehouse.app.pinning import configured, pin
     from tapehouse.core.errors import UsageError
     from tapehouse.engine.frame_files import SyncPolicy
 
@@ -103,6 +107,7 @@ def drain(
     require_one(tape=tape, to=to)
     if segment is not None and tape is None:
         raise UsageError("--segment is for the copy of a tape", hint="--to DIR alone writes files")
+    pin("sidecar", configured(cpus))
     options = DrainOptions(
         rings=rings,
         codec=CODECS[codec],

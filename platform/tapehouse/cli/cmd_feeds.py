@@ -93,6 +93,7 @@ def push(
     speed: str = "max",
     stamp: bool = False,
     drop: bool = False,
+    cpus: str | None = None,
     seed: int = 7,
     cells: int = 600_000,
     json: bool = False,
@@ -121,6 +122,8 @@ def push(
         Give every record the present time as its receive time, as a live feed has it.
     drop
         Where the desk is behind: drop records and leave a gap record that counts them, instead of waiting.
+    cpus
+        Cores of the roles, such as feed=0; else what TAPEHOUSE_CPUS says.
     seed
         Of a generated day.
     cells
@@ -128,6 +131,7 @@ def push(
     json
         One line of JSON.
     """
+    from tapehouse.app.pinning import configured, pin
     from tapehouse.app.pushing import push as push_feed
     from tapehouse.cli.output import Bar, console, print_json, run_async
     from tapehouse.core import SystemClock
@@ -138,6 +142,7 @@ def push(
 
     factor = parse_speed(speed)
     check_name(ring, "ring")
+    pin("feed", configured(cpus))
     opened = open_feed(format, list(source))
     feed: Feed = GeneratedDay(seed=seed, cells=cells) if format == "generated" else opened
     with Bar(f"push {feed.name}", feed.cells_estimate, quiet=json) as bar:

@@ -21,6 +21,7 @@ def host(
     feed: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     orders: str | None = None,
     busy: bool = False,
+    cpus: str | None = None,
 ) -> int:
     """Run the desk of one tape: take commands into the order of the tape, decide, answer reads of its projections.
 
@@ -56,15 +57,20 @@ def host(
         A ring on which decisions leave at once, in `ahead` mode.
     busy
         Spin instead of napping where nothing is to do, in `ahead` mode: give it a core of its own.
+    cpus
+        Cores of the roles, such as engine=1,sidecar=0,projector=0; else what TAPEHOUSE_CPUS says.
     """
     from tapehouse.app.ahead_desk import AheadOptions
+    from tapehouse.app.pinning import configured, pin
     from tapehouse.app.serving import serve_tape
     from tapehouse.cli.output import compile_kernels, run_async
     from tapehouse.core.errors import UsageError
 
     if mode == "gated" and (feed or orders or busy):
         raise UsageError("--feed, --orders and --busy are of `ahead` mode", hint="add --mode ahead")
+    cores = configured(cpus)
     compile_kernels()
+    pin("projector" if mode == "ahead" else "engine", cores)  # In `ahead` mode the engine's thread pins itself.
 
     async def run() -> None:
         task = asyncio.current_task()
@@ -88,7 +94,8 @@ def host(
                 strategy=strategy,
                 parameters=parameters,
                 mode=mode,
-                options=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders),
+                options=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders, cpus=cores),
+                cpus=cpus,
                 on_ready=lambda: print("ready", flush=True),
             )
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,6 +134,7 @@ class AheadEngine:
         self._advanced = asyncio.Condition()
         self._thread: threading.Thread | None = None
         self._failure: asyncio.Future[None] | None = None
+        self._on_thread: Callable[[], object] | None = None
         self._cells_before = engine.cells
 
     # Before it runs.
@@ -166,9 +167,14 @@ class AheadEngine:
 
     # While it runs.
 
-    def start(self) -> None:
-        """Run the loop in a thread of its own; `failed` tells how it ends if it ends by itself."""
+    def start(self, *, on_thread: Callable[[], object] | None = None) -> None:
+        """Run the loop in a thread of its own; `failed` tells how it ends if it ends by itself.
+
+        Args:
+            on_thread: Called first in that thread, to put it on its cores.
+        """
         self._failure = asyncio.get_running_loop().create_future()
+        self._on_thread = on_thread
         self._thread = threading.Thread(target=self._work, args=(asyncio.get_running_loop(),), name="tapehouse-engine")
         self._thread.start()
 
@@ -196,6 +202,8 @@ class AheadEngine:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
+            if self._on_thread is not None:
+                self._on_thread()
             with self.engine.sending_to(self._push):
                 self._run()
         except BaseException as error:  # Whatever it is, the waiting side must hear of it.

@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 from tapehouse.core.atomics import load
-from tapehouse.core.kernel import Int
+from tapehouse.core.kernel import Int, cached_with
 from tapehouse.ring.kernels import OK, append_cell, append_cell_or_drop
 from tapehouse.ring.layout import POLICY, Policy
 from tapehouse.ring.mapping import Mapping
@@ -150,7 +150,8 @@ class _MethodDef(ctypes.Structure):
 @cache
 def _method() -> tuple[_MethodDef, Any]:
     """The definition that all rings share, with what keeps its machine code."""
-    code: Any = cfunc(types.int64(types.int64, types.int64, types.int64), cache=True, error_model="numpy")(_body)
+    with cached_with(_body):
+        code: Any = cfunc(types.int64(types.int64, types.int64, types.int64), cache=True, error_model="numpy")(_body)
     doc = b"append_one(ts_event, ts_recv, sequence, order_id, price, size, small, packed) -> bool"
     return _MethodDef(b"append_one", code.address, _METH_FASTCALL, doc), code
 
