@@ -22,6 +22,7 @@ from tests.arch.test_imports import CORES, PROJECT, ROOTS, Source, dotted, impor
 DECORATORS = {"kernel", "strategy_kernel", "njit", "jit", "cfunc", "vectorize", "guvectorize", "register_jitable"}
 # Who may name Numba's own decorators; everybody else declares kernels with ours, so that this check sees them.
 DECLARING = {"core/kernel.py", "engine/strategy.py", "ring/fastcall.py"}
+PEERS = "app/bench/peers/"  # programs of their own, which import nothing of ours
 
 # Exact by definition, or rounded once as IEEE 754 demands.
 EXACT_MATH = {"sqrt", "floor", "ceil", "trunc", "fabs", "copysign", "isnan", "isinf", "isfinite", "inf", "nan", "pi"}
@@ -111,9 +112,8 @@ def wrong_arithmetic(sources: list[Source]) -> list[str]:
     wrong = set()
     for source in sources:
         names = library_names(source)
-        if source.room == COMPOSITION:
-            continue
-        for function in declared_in(source.tree):
+        peer = source.name.startswith(PEERS)
+        for function in declared_in(source.tree) if source.room != COMPOSITION else ():
             wrong |= {f"{source.name}:{line}: {fault}" for line, fault in wrong_in_kernel(function, names)}
         for node in ast.walk(source.tree):
             if isinstance(node, ast.keyword) and node.arg in ("fastmath", "parallel"):
@@ -125,7 +125,7 @@ def wrong_arithmetic(sources: list[Source]) -> list[str]:
                 library, _, member = full_name(node, names).partition(".")
                 if library in LIBRARIES and source.room in CORES and member.split(".")[0] in LIBRARY_FUNCTIONS:
                     wrong.add(f"{source.name}:{node.lineno}: {library}.{member} in a room that decides")
-                if library == "numba" and member in DECORATORS and source.name not in DECLARING:
+                if library == "numba" and member in DECORATORS and source.name not in DECLARING and not peer:
                     wrong.add(f"{source.name}:{node.lineno}: {member} hides a kernel: declare it with @kernel()")
     return sorted(wrong)
 
@@ -137,6 +137,12 @@ def sources() -> list[Source]:
 
 def test_nothing_on_a_decision_path_hangs_on_the_library_or_the_cpu(sources: list[Source]) -> None:
     assert wrong_arithmetic(sources) == []
+
+
+def test_peers_import_nothing_of_ours(sources: list[Source]) -> None:
+    peers = [source for source in sources if source.name.startswith(PEERS)]
+    assert peers
+    assert not [full for source in peers for _, full, _ in imports_of(source) if full.startswith("tapehouse")]
 
 
 def test_the_kernels_are_seen(sources: list[Source]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tapehouse.app.bench import BENCHMARKS, Campaign, registry
+from tapehouse.app.bench import BENCHMARKS, Campaign, registry, ring, ring_loops
 from tapehouse.app.bench.material import gather
 from tapehouse.app.bench.measure import Measure, measure
 from tapehouse.app.bench.peer import Peers
@@ -146,6 +146,30 @@ def test_control_a_peer_that_fails_is_no_absent_one(tmp_path: Path) -> None:
         Peers(tmp_path, python=python_that(tmp_path, "echo out of luck >&2; exit 1")).ask("sorted_book", {})
     with pytest.raises(MissingError, match="TAPEHOUSE_PEERS"):
         Peers(tmp_path, python=str(tmp_path / "nothing")).ask("sorted_book", {})
+
+
+# The ring.
+
+
+def test_control_a_cell_that_is_wrong_is_seen() -> None:
+    with ring.scratch_ring() as producer:
+        address = producer.address
+        assert ring_loops.produce(address, 0, 5, 1) == 5
+        assert ring_loops.produce(address, 6, 8, 1) == 8  # the sixth is lost, so two are not where they should be
+        assert ring_loops.consume(address, 0, 7, 1, 1) == (7, 2)
+        assert ring_loops.produce(address, 0, 3, 1) == 3
+        assert ring_loops.consume(address, 0, 3, 1, 1) == (3, 0)
+
+
+def test_a_producer_whose_consumer_is_gone_ends(tmp_path: Path) -> None:
+    with ring.scratch_ring(tmp_path) as producer:
+        assert ring_loops.produce(producer.address, 0, 2 * producer.cells, 1_000) == producer.cells
+
+
+def test_a_scratch_ring_leaves_nothing(tmp_path: Path) -> None:
+    with ring.scratch_ring(tmp_path):
+        assert any(tmp_path.iterdir())
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".ring"]
 
 
 # The timer.

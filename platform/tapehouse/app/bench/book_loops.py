@@ -67,15 +67,6 @@ def apply_timed(books: State, words: Array, overhead: Int, histogram: Array) -> 
 
 
 @kernel()
-def apply_only(books: State, words: Array, prices: Array, sizes: Array) -> Int:
-    """Apply every record and look at nothing; returns how many were not well."""
-    troubles = 0
-    for row in range(words.shape[0]):
-        troubles += apply(books, 0, words, row) != 0
-    return troubles
-
-
-@kernel()
 def _top(books: State) -> Int:
     """The best of both sides, in one number so that nothing of it can be left out."""
     prices = best_price(books, 0, BID) ^ best_price(books, 0, ASK)
@@ -83,18 +74,8 @@ def _top(books: State) -> Int:
 
 
 @kernel()
-def apply_with_top(books: State, words: Array, prices: Array, sizes: Array) -> Int:
-    """Apply every record and look at the top of the book after it."""
-    mixed = 0
-    for row in range(words.shape[0]):
-        apply(books, 0, words, row)
-        mixed ^= _top(books)
-    return mixed
-
-
-@kernel()
 def top_timed(books: State, words: Array, prices: Array, sizes: Array, overhead: Int, histogram: Array) -> Int:
-    """The same, each look between two fenced readings."""
+    """Apply every record and look at the top of the book after it, each look between two fenced readings."""
     mixed = 0
     for row in range(words.shape[0]):
         apply(books, 0, words, row)
@@ -105,18 +86,8 @@ def top_timed(books: State, words: Array, prices: Array, sizes: Array, overhead:
 
 
 @kernel()
-def apply_with_depth(books: State, words: Array, prices: Array, sizes: Array) -> Int:
-    """Apply every record and copy out the levels of both sides after it."""
-    copied = 0
-    for row in range(words.shape[0]):
-        apply(books, 0, words, row)
-        copied += depth(books, 0, BID, prices, sizes) + depth(books, 0, ASK, prices, sizes)
-    return copied
-
-
-@kernel()
 def depth_timed(books: State, words: Array, prices: Array, sizes: Array, overhead: Int, histogram: Array) -> Int:
-    """The same, each copy between two fenced readings."""
+    """Apply every record and copy out the levels of both sides, each copy between two fenced readings."""
     copied = 0
     for row in range(words.shape[0]):
         apply(books, 0, words, row)

@@ -106,7 +106,10 @@ def _peers(options: Options, key: str, terms: Floats, prices: Floats) -> tuple[P
         if answer is not None and key == "price":
             worst = float(np.abs(np.array(answer["values"]) - prices[: len(few)]).max()) / 100.0
             check(worst <= AGREES, f"its prices differ from ours by {worst:g} of the spot", subject=f"peer {name}")
-        found.append(answered(name, answer, "ns", f"{len(few):,} single calls from Python"))
+        note = f"{len(few):,} single calls from Python"
+        if answer is not None and answer["refused"]:
+            note += f" less {answer['refused']:,} that it refuses"
+        found.append(answered(name, answer, "ns", note))
     return tuple(found)
 
 

@@ -21,6 +21,7 @@ from tapehouse.core.errors import TapehouseError, UsageError
 
 # Name -> one line. The order is the one in which all are run; the module has the name with `_` for `-`.
 BENCHMARKS = {
+    "ring": "the shared-memory ring: appended to by a loop, by Python, in bulk, by another process",
     "tape": "the durable tape: appended, read back, replayed; bytes a cell",
     "books": "order books: an update, best prices, ten levels; from kernels and from Python",
     "orders": "order placement: risk, matching and the decision's record",
