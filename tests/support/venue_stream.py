@@ -39,7 +39,7 @@ OUT_ROWS_MADE = 4_096 + REQUEST_ROWS_MAX
 GAP_NS = 300
 RING = 1 << 18
 LIVE_MIN = 2_000
-TRIES = 1_000  # orders to look at for one that is live
+TRIES = 1 << 14  # orders to look at for one that is live
 
 
 def make_venue(*, accounts: int = ACCOUNTS, orders: int = 1 << 17) -> tuple[VenueState, Books]:

@@ -7,9 +7,10 @@ id 0: these books hold what their owner put in, so there is nothing that a recor
 from __future__ import annotations
 
 from tapehouse.book.bits import next_below
-from tapehouse.book.layout import BEST, LINKS, ORDER_ID, PLACE, QUEUE, REMAINING, ROW, SHIFT
+from tapehouse.book.layout import BEST, BID, LINKS, ORDER_ID, PLACE, QUEUE, REMAINING, ROW, SHIFT, SIZE
 from tapehouse.book.queues import OK, claim, enter, remove, resize
 from tapehouse.book.table import find, high, home, low
+from tapehouse.book.view import price_of
 from tapehouse.core.kernel import Int, State, kernel
 from tapehouse.core.prefetch import prefetch
 
@@ -33,6 +34,24 @@ def order_after(books: State, slot: Int, side: Int, row: Int) -> Int:
     first = book << books.pool[SHIFT]
     rank = next_below(books.bitmap, books.pool, book, books.orders[row, PLACE] - first)
     return low(books.levels[first + rank, QUEUE]) if rank >= 0 else 0
+
+
+@kernel()
+def offered(books: State, slot: Int, side: Int, price: Int, enough: Int, levels_max: Int) -> Int:
+    """The size at a side's prices that are no worse than `price`, until it is enough or the levels are too many."""
+    book = 2 * slot + side
+    first = book << books.pool[SHIFT]
+    rank = books.slots[slot, BEST + side]
+    total = 0
+    for _ in range(levels_max):
+        if rank < 0 or total >= enough:
+            break
+        here = price_of(books, slot, side, rank)
+        if here < price if side == BID else here > price:
+            break
+        total += books.levels[first + rank, SIZE]
+        rank = next_below(books.bitmap, books.pool, book, rank)
+    return total
 
 
 @kernel(inline=True)

@@ -16,6 +16,7 @@ from tapehouse.book.resting import (
     expect_order,
     find_order,
     first_order,
+    offered,
     order_after,
     order_id_in,
     order_left,
@@ -103,6 +104,7 @@ from tapehouse.desk.venue_state import (
 )
 
 _UNDEFINED = UNDEFINED
+ORDERS_AHEAD = 16  # ids count up, so where the orders to come will be kept is known
 ID_MASK = (1 << INDEX_BITS) - 1
 
 
@@ -111,6 +113,8 @@ def can_fill(venue: State, books: State, slot: Int, account: Int, side: Int, pri
     """Whether an order would be filled whole: by others alone, and before it meets one of its own account."""
     needed = size
     opposite = SELL if side == BUY else BUY
+    if offered(books, slot, opposite, price, size, MATCHES_MAX) < size:
+        return 0  # Most that cannot be filled find so little that their orders need not be asked one by one.
     row = first_order(books, slot, opposite)
     for _ in range(MATCHES_MAX):
         if row == 0:
@@ -249,7 +253,7 @@ def place_order(
     instrument = contract[INSTRUMENT_ID]
     order_id = counters[ORDINAL] << INDEX_BITS
     if kind <= POST_ONLY or kind == REPLACE:
-        expect_order(books, slot, counters[ORDINAL])
+        expect_order(books, slot, counters[ORDINAL] + ORDERS_AHEAD)
     best = best_price(books, slot, SELL if side == BUY else BUY)
     released = order_left(books, order_row(books, entry)) if replaced != 0 and checked == OK else 0
     reason = checked
