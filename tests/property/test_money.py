@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.desk.money import OVERFLOW, POWERS, contract_value, multiply_divide, notional
+from tapehouse.desk.money import OVERFLOW, POWERS, contract_value, divide_long, multiply_divide, notional
 from tapehouse.desk.reference import half_away
 
 INT64 = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -22,6 +23,19 @@ def expected(value: int) -> int:
 @given(INT64, INT64, st.integers(1, 2**63 - 1))
 def test_a_quotient_is_exact_or_says_that_it_overflows(a: int, b: int, divisor: int) -> None:
     assert multiply_divide(a, b, divisor) == expected(half_away(Fraction(a * b, divisor)))
+
+
+HARD = st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2**32, 2**64 - 2**32 - 1, 2**64 - 1])
+UINT64 = st.one_of(HARD, st.integers(0, 2**64 - 1))
+
+
+@settings(deadline=None, max_examples=2_000)
+@given(UINT64, UINT64, UINT64)
+def test_a_long_division_leaves_its_remainder(high: int, low: int, divisor: int) -> None:
+    divisor = max(divisor, 1)
+    high %= divisor
+    quotient, remainder = divide_long(np.uint64(high), np.uint64(low), np.uint64(divisor))
+    assert (int(quotient), int(remainder)) == divmod((high << 64) | low, divisor)
 
 
 @settings(deadline=None, max_examples=500)

@@ -152,6 +152,36 @@ def too_large(amount: Int) -> Int:
 
 
 @kernel()
+def book_money(
+    money: Array, side: Int, price: Int, size: Int, value: Int, fee: Int, contract: Array, powers: Array
+) -> None:
+    """Book one fill into one account's row of one instrument, at average cost; what is closed releases its share.
+
+    Args:
+        value: What `size` is worth at `price`; within MONEY_MAX, as the fee is.
+        contract: The row of the instrument.
+    """
+    sign = 1 if side == BUY else -1
+    position = money[POSITION]
+    held = position if position >= 0 else -position
+    if position * sign >= 0:
+        money[COST] += sign * value
+    else:
+        closed = size if size < held else held
+        closed_value = value
+        if closed != size:
+            closed_value = contract_value(price, closed, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
+        released = money[COST] if closed == held else multiply_divide(money[COST], closed, held)
+        money[REALISED] += -sign * closed_value - released
+        money[COST] += -released + sign * (value - closed_value)
+    money[POSITION] = position + sign * size
+    money[CASH] -= sign * value + fee
+    money[FEES] += fee
+    money[FILLS] += 1
+    money[VOLUME] += size
+
+
+@kernel()
 def book_fill(
     desk: State,
     out: Array,
@@ -166,29 +196,13 @@ def book_fill(
 ) -> None:
     """Book one fill into the account and write its FILL record; OVERFLOWS counts amounts beyond MONEY_MAX."""
     money = desk.accounts[account, slot]
-    exponent = desk.instruments[slot, MONEY_EXPONENT]
-    multiplier = desk.instruments[slot, MULTIPLIER]
-    value = contract_value(price, size, multiplier, exponent, powers)
+    contract = desk.instruments[slot]
+    value = contract_value(price, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
     fee = multiply_divide(value, desk.fees[liquidity], FEE_UNIT)
     if too_large(value) or too_large(fee):
         desk.counters[OVERFLOWS] += 1
         return
-    sign = 1 if side == BUY else -1
-    position = money[POSITION]
-    held = position if position >= 0 else -position
-    if position * sign >= 0:
-        money[COST] += sign * value
-    else:
-        closed = size if size < held else held
-        closed_value = contract_value(price, closed, multiplier, exponent, powers)
-        released = money[COST] if closed == held else multiply_divide(money[COST], closed, held)
-        money[REALISED] += -sign * closed_value - released
-        money[COST] += -released + sign * (value - closed_value)
-    money[POSITION] = position + sign * size
-    money[CASH] -= sign * value + fee
-    money[FEES] += fee
-    money[FILLS] += 1
-    money[VOLUME] += size
+    book_money(money, side, price, size, value, fee, contract, powers)
     if too_large(money[CASH]) or too_large(money[COST]) or too_large(money[REALISED]) or too_large(money[FEES]):
         desk.counters[OVERFLOWS] += 1
         return

@@ -1,12 +1,14 @@
 """Exact products of price and size in a currency's unit, as status codes and integers.
 
-Source: schoolbook 64 x 64 -> 128-bit multiplication in 32-bit halves, and long division by a power of ten.
+Source: schoolbook multiplication and division in 32-bit halves (Knuth, TAOCP 2, 4.3.1, algorithm D, as `divlu` in
+Warren, Hacker's Delight, 9-4).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from tapehouse.book.bits import highest_bit
 from tapehouse.core.kernel import Array, Int, kernel
 
 OVERFLOW = -(2**63)  # the result that stands for "does not fit"; no amount of money has this value
@@ -18,6 +20,29 @@ POWERS = np.array([10**exponent for exponent in range(SCALE_MAX + 1)], np.int64)
 def rescale_exponent(price_exponent: int, size_exponent: int, currency_exponent: int) -> int:
     """By which power of ten price x size must be multiplied to count in the currency's unit."""
     return price_exponent + size_exponent - currency_exponent
+
+
+@kernel()
+def divide_long(high: Int, low: Int, divisor: Int) -> tuple[Int, Int]:
+    """(high x 2^64 + low) / divisor and the remainder, all uint64; `high` must be less than `divisor`."""
+    half, mask, one = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
+    shift = np.uint64(63 - highest_bit(divisor))
+    scaled = divisor << shift
+    upper, lower = scaled >> half, scaled & mask
+    rest = (high << shift) | ((low >> one) >> (np.uint64(63) - shift))
+    digits = low << shift
+    quotient = np.uint64(0)
+    for place in range(2):
+        digit = digits >> half if place == 0 else digits & mask
+        guess = rest // upper
+        left = rest - guess * upper
+        for _ in range(2):  # The guess is at most two too large.
+            if left <= mask and (guess > mask or guess * lower > (left << half) | digit):
+                guess -= one
+                left += upper
+        rest = ((rest << half) | digit) - guess * scaled
+        quotient = (quotient << half) | guess
+    return quotient, rest >> shift
 
 
 @kernel()
@@ -41,18 +66,11 @@ def multiply_divide(a: Int, b: Int, divisor: Int) -> Int:
     if whole != np.uint64(1):
         if high >= whole:
             return np.int64(OVERFLOW)
-        remainder = high
-        quotient = np.uint64(0)
         if high == np.uint64(0):
             quotient = low // whole
             remainder = low % whole
         else:
-            for bit in range(64):
-                remainder = (remainder << np.uint64(1)) | ((low >> np.uint64(63 - bit)) & np.uint64(1))
-                quotient <<= np.uint64(1)
-                if remainder >= whole:
-                    remainder -= whole
-                    quotient |= np.uint64(1)
+            quotient, remainder = divide_long(high, low, whole)
         if remainder >= whole - remainder:
             quotient += np.uint64(1)
         low = quotient

@@ -89,13 +89,21 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     """Let the desk trade an instrument in a slot.
 
     Raises:
-        DataError: The slot is beyond INSTRUMENTS_MAX, the exponents are too far apart for exact money, or the tick,
-            the lot or the multiplier is none.
+        DataError: The slot is beyond INSTRUMENTS_MAX, or no desk can trade it.
     """
     if not 0 <= slot < INSTRUMENTS_MAX:
         raise DataError(
             f"a desk trades {INSTRUMENTS_MAX} instruments at most", subject=instrument.symbol, hint="split the tape"
         )
+    desk.instruments[slot] = instrument_terms(instrument)
+
+
+def instrument_terms(instrument: Instrument) -> tuple[int, ...]:
+    """The row of an instrument that has not traded.
+
+    Raises:
+        DataError: The exponents are too far apart for exact money, or the tick, the lot or the multiplier is none.
+    """
     exponent = rescale_exponent(instrument.price_exponent, instrument.size_exponent, instrument.currency_exponent)
     if abs(exponent) > SCALE_MAX:
         raise DataError(f"money would be scaled by 10^{exponent}", subject=instrument.symbol)
@@ -105,8 +113,7 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
         )
     if not 1 <= instrument.multiplier <= MULTIPLIER_MAX:
         raise DataError(f"a multiplier of {instrument.multiplier}", subject=instrument.symbol)
-    terms = (instrument.id, instrument.tick_size, instrument.lot_size, exponent, 0, instrument.multiplier)
-    desk.instruments[slot] = terms
+    return (instrument.id, instrument.tick_size, instrument.lot_size, exponent, 0, instrument.multiplier)
 
 
 def order_pool(desk: Desk) -> Pool:

@@ -1,0 +1,125 @@
+"""What a venue knows: accounts, limits, terms of instruments, and whose each resting order is. Arrays alone.
+
+The first columns are those of the desk (`state.py`), so that the same kernels book money and the same cells are
+written. The orders themselves rest in a `Books`, by the ordinal of the request that announced them: an order's id is
+that ordinal x 4,096, so ids count up by one there and lie together in the table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tapehouse.core.errors import UsageError
+from tapehouse.desk.kernels import FEE_UNIT, REASONS
+from tapehouse.desk.money import MONEY_MAX
+from tapehouse.desk.state import ACCOUNT_COLUMNS as DESK_ACCOUNT_COLUMNS
+from tapehouse.desk.state import COUNTERS, LIMIT_COLUMNS, Array64
+from tapehouse.desk.state import INSTRUMENT_COLUMNS as DESK_INSTRUMENT_COLUMNS
+
+# Columns of a request, one row each. An order with the terms below, or a cancel or replace of the order in TARGET.
+(
+    REQUEST_KIND,
+    REQUEST_ACCOUNT,
+    REQUEST_SLOT,
+    REQUEST_SIDE,
+    REQUEST_PRICE,
+    REQUEST_SIZE,
+    REQUEST_TARGET,
+    REQUEST_NUMBER,
+    REQUEST_TIME,
+) = range(9)
+REQUEST_COLUMNS = 9
+# Kinds of requests; the first three are numbered as a desk's times in force.
+LIMIT, IOC, POST_ONLY, FOK, MARKET, CANCEL, REPLACE = range(7)
+KINDS = ("limit", "ioc", "post_only", "fok", "market", "cancel", "replace")
+
+# Columns of `accounts[account, slot]` after the desk's.
+OPEN_ORDERS = DESK_ACCOUNT_COLUMNS
+ACCOUNT_COLUMNS = 16  # two cache lines
+# Columns of `limits[account]` after the desk's.
+LIMIT_MESSAGES, WINDOW_START, WINDOW_COUNT, SELF_MATCH = range(LIMIT_COLUMNS, LIMIT_COLUMNS + 4)
+VENUE_LIMIT_COLUMNS = 16
+# Columns of `instruments[slot]` after the desk's; LAST_TRADE begins as the reference price.
+BAND = DESK_INSTRUMENT_COLUMNS
+INSTRUMENT_COLUMNS = 8
+# Columns of `orders`, by the order's row in the books.
+OWNER, OWNER_NUMBER, LIMIT_PRICE, LIMIT_SIDE = range(4)
+ORDER_COLUMNS = 4
+
+# What happens when an order meets one of its own account; named as venues name it.
+CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH, DECREMENT = range(4)
+SELF_MATCH_POLICIES = ("cancel_newest", "cancel_oldest", "cancel_both", "decrement")
+
+# Why a request was rejected, or what was left of an order cancelled, after the desk's own reasons.
+(
+    OUT_OF_BAND,
+    TOO_MANY_MESSAGES,
+    NOT_FILLABLE,
+    OWN_ORDER,
+    TOO_MANY_MATCHES,
+    NO_ROOM,
+    LEDGER_FULL,
+    BAD_REQUEST,
+) = range(len(REASONS), len(REASONS) + 8)
+VENUE_REASONS = (
+    *REASONS,
+    "price is beyond the band around the last trade",
+    "too many messages in a second",
+    "fill-or-kill order would not be filled",
+    "order met one of its own account",
+    "order met too many others",
+    "no room in the book",
+    "account holds as much money as can be counted",
+    "no such account, instrument, side or kind of request",
+)
+
+RATE_WINDOW_NS = 1_000_000_000  # of engine time, in which an account's messages are counted
+MATCHES_MAX = 1_000  # resting orders that one order may meet
+REQUEST_ROWS_MAX = 4 * MATCHES_MAX + 4  # rows that one request may write: two records a match, and its own
+LEDGER_MAX = MONEY_MAX >> 3  # of an account that trades and of a notional: nothing can pass MONEY_MAX by one order
+LOTS_MAX = 1 << 30  # of limits, and of an instrument's lot in size units
+PRICE_MAX = 1 << 61  # of a reference and of a band
+ACCOUNTS_MAX = 1 << 16
+MESSAGES_MAX = 1 << 40
+VENUE_LIMITS = (10_000, 100_000, 10**9 * 10**8, 10_000, 0, 1_000_000, 0, 0, CANCEL_NEWEST)
+
+
+class VenueState(NamedTuple):
+    """A venue's whole numeric state but for its books; all arrays int64."""
+
+    accounts: Array64  # (accounts, instruments, ACCOUNT_COLUMNS)
+    limits: Array64  # (accounts, VENUE_LIMIT_COLUMNS)
+    instruments: Array64  # (instruments, INSTRUMENT_COLUMNS)
+    orders: Array64  # (orders + 1, ORDER_COLUMNS)
+    fees: Array64  # (2,): maker, taker, in parts per million of the notional
+    counters: Array64  # (COUNTERS,), as a desk's
+
+
+def make_venue_state(
+    *, accounts: int, instruments: int, orders: int, maker_fee_ppm: int, taker_fee_ppm: int
+) -> VenueState:
+    """A venue without instruments, accounts at the default limits.
+
+    Raises:
+        UsageError: A number is out of its bounds.
+    """
+    if not 0 < accounts <= ACCOUNTS_MAX:
+        raise UsageError(f"a venue of {accounts} accounts cannot be made", hint=f"from 1 to {ACCOUNTS_MAX} can")
+    if abs(maker_fee_ppm) > FEE_UNIT or abs(taker_fee_ppm) > FEE_UNIT:
+        raise UsageError("a fee of more than the notional", hint=f"fees are in millionths, at most {FEE_UNIT}")
+    limits = np.zeros((accounts, VENUE_LIMIT_COLUMNS), np.int64)
+    limits[:, : len(VENUE_LIMITS)] = VENUE_LIMITS
+    return VenueState(
+        accounts=np.zeros((accounts, instruments, ACCOUNT_COLUMNS), np.int64),
+        limits=limits,
+        instruments=np.zeros((instruments, INSTRUMENT_COLUMNS), np.int64),
+        orders=np.zeros((orders + 1, ORDER_COLUMNS), np.int64),
+        fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
+        counters=np.zeros(COUNTERS, np.int64),
+    )
+
+
+Requests = npt.NDArray[np.int64]  # shape (n, REQUEST_COLUMNS)
