@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError, InvariantError
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.pools import PoolWatch
 from tapehouse.desk.state import SYMBOL_IDS_MAX
 from tapehouse.engine import ahead_loop
 from tapehouse.engine.ahead_loop import (
@@ -50,6 +51,7 @@ from tapehouse.engine.ahead_loop import (
 from tapehouse.engine.journal import FENCED as FENCED_WORD
 from tapehouse.engine.journal import Journal
 from tapehouse.engine.machine import Engine
+from tapehouse.engine.pools import pools_of
 from tapehouse.engine.sequencer import FeedKey, Sequencer
 from tapehouse.log import FrameWriter
 from tapehouse.market import CELL_BYTES, Cells, Instrument, Kind, empty_cells, from_words, read_definition, records_of
@@ -130,6 +132,7 @@ class AheadEngine:
         control[FENCED] = journal.address + APPLICATION + FENCED_WORD * 8
         control[SPINS], control[NAP_US] = SPINS_BEFORE_NAP, 0 if busy else NAP_DEFAULT_US
         self._held = _Held()
+        self._pools = PoolWatch()
         self._published = self._base
         self._advanced = asyncio.Condition()
         self._thread: threading.Thread | None = None
@@ -332,6 +335,8 @@ class AheadEngine:
         metrics.set("journal_full_turns_total", int(control[FULL_TURNS]))
         metrics.set("outputs_stalled_turns_total", int(control[STALLED_TURNS]))
         metrics.set("decided_held_cells", self._held.cells)
+        self._pools.observe(pools_of(self.engine))
+        self._pools.write(metrics)
 
 
 class _Held:
