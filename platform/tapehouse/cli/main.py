@@ -106,6 +106,8 @@ def check_command(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is also the process's own when called as a program."""
     if arguments is None:  # Whoever ends us with SIGTERM gets the same tidy end as with Ctrl-C.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # As `tapehouse … &` in a script inherits it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     if arguments is None:
