@@ -10,24 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from tapehouse.app.code import code_hash
-from tapehouse.app.journals import Leftover, committed, finish_journal
-from tapehouse.app.live import Logs, cancel_all, require_same_feed
+from tapehouse.app.journals import committed, finish_journal, forget_journal, journal_of, ring_prefix
+from tapehouse.app.live import Logs, cancel_all, first_failure, require_same_feed
 from tapehouse.app.pinning import Cores, pin
 from tapehouse.app.sidecars import SidecarRunner
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import BusUnavailableError, ConflictError
+from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.engine import ClockSource, Engine, GatedEngine, Sequencer, Strategy, read_tape
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
-from tapehouse.engine.journal import Journal, create_journal
-from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey
+from tapehouse.engine.journal import Journal, JournalView, create_journal
+from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
 from tapehouse.market import Cells, Flag, Kind, empty_cells
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
@@ -66,13 +69,16 @@ class AheadDesk:
     clock: Clock
     prefix: str  # of the names of its rings
     cpus: Mapping[str, Cores]
+    watched: asyncio.Task[None]  # the sidecar
+    publishing: asyncio.Task[None] | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)  # what must not fail while it runs
     progress: Progress = field(init=False)  # of TAPE, once it is closed
 
     def start(self) -> None:
         """Begin to decide."""
         self.engine.start(on_thread=partial(pin, "engine", self.cpus))
-        self.tasks += [asyncio.create_task(self.engine.failed()), asyncio.create_task(self.engine.publish())]
+        self.publishing = asyncio.create_task(self.engine.publish())
+        self.tasks += [self.watched, asyncio.create_task(self.engine.failed()), self.publishing]
 
     async def admit(self, message: Message) -> None:
         """Give a message of CMDS its place among the inputs; waits while the ring of commands is full."""
@@ -111,21 +117,25 @@ class AheadDesk:
         words, head = Journal(self.journal), self.journal.head
         identity = words.identity()
         try:
-            await committed(words, head, self.clock, self.tasks)
-            if not self.engine.engine.halted:
-                await self.engine.until(identity.base_ordinal + head)
+            await committed(words, head, self.clock, [self.watched])
+            self.progress = Progress(
+                log_id=identity.log_id,
+                sequence=words.committed_sequence,
+                next_ordinal=identity.base_ordinal + head,
+            )
+            if self.publishing is not None:
+                if self.engine.is_whole:
+                    durable = asyncio.create_task(self.engine.until(identity.base_ordinal + head))
+                    await first_failure(durable, [self.publishing])
+                self.engine.end_publishing()
+                await self.publishing
+                while await self.engine.publish_ready():
+                    pass
         finally:
-            await _cancel_quietly(self.tasks)
-        while await self.engine.publish_ready():
-            pass
-        self.progress = Progress(
-            log_id=identity.log_id,
-            sequence=words.committed_sequence,
-            next_ordinal=identity.base_ordinal + head,
-        )
-        self.journal.close()
+            await _cancel_quietly([*self.tasks, self.watched])
+            self.journal.close()
         await self.sidecar.stop()
-        if not self.engine.engine.halted:
+        if self.engine.is_whole:
             self.gated.moved_to(self.progress)
             await self.gated.save()
 
@@ -160,10 +170,12 @@ async def ahead_desk(
     """
     options = options or AheadOptions()
     extent = await logs.tape.extent()
-    prefix = f"{name}-{extent.log_id.hex()[:8]}"
-    journal_name = f"{prefix}-journal"
+    prefix = ring_prefix(name, extent)
+    journal_name = journal_of(name, extent)
     leftover = await finish_journal(journal_name, sidecar, clock, directory=options.rings)
     state = await read_tape(logs.tape, chain_feed=bool(feed))
+    if leftover is not None:
+        forget_journal(journal_name, leftover, state.feeds, directory=options.rings)
     if feed:
         require_same_feed(state, feed, logs.tape.name)
     gated = GatedEngine(
@@ -206,21 +218,21 @@ async def ahead_desk(
             metrics=sequencer.metrics,
         )  # fmt: skip
         engine.add_feed(FeedRing(name="commands", source=DESK_SOURCE, ring=taken))
-        known = dict(state.feeds)
-        feeds = _attach_feeds(rings, options, feed_sources(options.feeds, known), leftover)
+        attached = dict(state.attached)
+        feeds = _attach_feeds(rings, options, feed_sources(options.feeds, state.feeds), state)
         sequencer.open_epoch(feed=feed or state.feed, mode="ahead", feeds={ring.name: ring.key for ring in feeds})
         engine.append(sequencer.take_pending())
-        engine.append(_lost_feeds(known, feeds, sequencer.now))
+        engine.append(_lost_feeds(attached, feeds, sequencer.now))
         await sidecar.start(journal_name)
-        watched = asyncio.create_task(sidecar.failed())
         desk = AheadDesk(
             engine=engine, sequencer=sequencer, gated=gated, journal=journal, commands=commands, stages=stages,
-            sidecar=sidecar, clock=clock, prefix=prefix, cpus=options.cpus, tasks=[watched],
+            sidecar=sidecar, clock=clock, prefix=prefix, cpus=options.cpus,
+            watched=asyncio.create_task(sidecar.failed()),
         )  # fmt: skip
         try:
-            await committed(Journal(journal), journal.head, clock, desk.tasks)
+            await committed(Journal(journal), journal.head, clock, [desk.watched])
             for ring in feeds:
-                engine.add_feed(ring)
+                engine.add_feed(ring, _known_ids(ring, state))
             yield desk
         except BaseException:
             with suppress(BusUnavailableError, ConflictError):  # What led here is what the caller must hear.
@@ -240,11 +252,11 @@ def ring_pair(
 
 
 def _drop_journal(producer: RingProducer, name: str, directory: Path | None) -> None:
-    """Let go of a journal, and remove it where nothing is left in it."""
+    """Let go of a journal, and remove it where TAPE has all of it: what is in the spill needs it still."""
     producer.close()
     with suppress(ConflictError):  # Its sidecar is still at it: it ends by itself, and the next desk sees to the rest.
         with Ring.observe(name, directory=directory) as ring:
-            drained = ring.lag == 0
+            drained = JournalView(ring).committed == ring.head
         if drained:
             remove(name, directory=directory)
 
@@ -255,24 +267,39 @@ def _drop(producer: RingProducer, name: str, directory: Path | None) -> None:
     remove(name, directory=directory)
 
 
-def _attach_feeds(
-    rings: ExitStack, options: AheadOptions, sources: dict[str, int], leftover: Leftover | None
-) -> list[FeedRing]:
-    """Become the consumer of every feed's ring; a burst that a killed host had put into its journal is passed over."""
+def _attach_feeds(rings: ExitStack, options: AheadOptions, sources: dict[str, int], state: TapeState) -> list[FeedRing]:
+    """Become the consumer of every feed's ring; what it declared to an earlier life is on the tape."""
     feeds = []
     for name in options.feeds:
-        ring = rings.enter_context(Ring.consume(name, directory=options.rings))
+        try:
+            ring = rings.enter_context(Ring.consume(name, directory=options.rings))
+        except MissingError as error:
+            raise MissingError(
+                "no feed has made this ring", subject=name, hint=f"start one: tapehouse feeds push … --ring {name}"
+            ) from error
         feed = FeedRing(name=name, source=sources[name], ring=ring)
-        if leftover is not None and leftover.source == feed.source and ring.tail < leftover.cells <= ring.head:
-            ring.release(leftover.cells - ring.tail)
+        known = state.declared.get(feed.key.declared, {})
+        numbers = {tape_id: feed_id for feed_id, tape_id in known.items()}
+        for feed_id, tape_id in known.items():
+            instrument = state.instruments[tape_id]
+            underlying = numbers.get(instrument.underlying, 0)
+            feed.declared[feed_id] = replace(instrument, id=feed_id, underlying=underlying)
         feeds.append(feed)
     return feeds
 
 
-def _lost_feeds(known: dict[str, FeedKey], feeds: list[FeedRing], now: int) -> Cells:
-    """A GAP record for each feed of an earlier life whose ring is not there any more: what it held is missing."""
+def _known_ids(feed: FeedRing, state: TapeState) -> npt.NDArray[np.uint32]:
+    """The tape's ids of what a feed declared to an earlier life."""
+    known = state.declared.get(feed.key.declared, {})
+    table = np.zeros(max(known, default=0) + 1, np.uint32)
+    table[list(known)] = list(known.values())
+    return table
+
+
+def _lost_feeds(attached: dict[str, FeedKey], feeds: list[FeedRing], now: int) -> Cells:
+    """A GAP record for each feed of the life before whose ring is not there any more: what it held is missing."""
     there = {feed.name: feed.key for feed in feeds}
-    lost = [key for name, key in sorted(known.items()) if there.get(name) != key]
+    lost = [key for name, key in sorted(attached.items()) if there.get(name) != key]
     cells = empty_cells(len(lost))
     cells["ts_event"] = cells["ts_recv"] = now
     cells["kind"], cells["cells"], cells["flags"] = Kind.GAP, 1, Flag.SYNTHETIC

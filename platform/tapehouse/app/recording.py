@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from tapehouse.app.ahead import record_ahead
 from tapehouse.app.ahead_desk import AheadOptions
-from tapehouse.app.bootstrap import Platform, open_platform
+from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.journals import finish_leftover
 from tapehouse.app.live import Logs, RecordReport, record
 from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
@@ -93,9 +94,16 @@ async def record_source(
             events=await platform.events(name, create=True),
             commands=await platform.commands(name, create=True),
         )
-        timings = platform.timings(name, await logs.tape.extent())
-        run = partial(
-            record if loaded is None or mode == "gated" else _ahead(platform, name, nats, options, timings),
+        rings = options.rings if options else None
+        sidecar = SidecarProcess(name, nats=nats, home=platform.home, rings=rings)
+        ahead = partial(
+            record_ahead, name, sidecar=sidecar, options=options,
+            timings=platform.timings(name, await logs.tape.extent()),
+        )  # fmt: skip
+        if mode == "gated":
+            await finish_leftover(name, logs.tape, sidecar, SystemClock(), directory=rings)
+        run: Callable[..., Any] = partial(
+            record if mode == "gated" else ahead,
             readable,
             logs,
             clock=SystemClock(),
@@ -107,15 +115,6 @@ async def record_source(
     if readable.fault is not None:
         raise _with_tape(readable.fault, name, report)
     return name, report
-
-
-def _ahead(
-    platform: Platform, name: str, nats: str | None, options: AheadOptions | None, timings: Path
-) -> Callable[..., Any]:
-    """`record_ahead` with a sidecar process of its own."""
-    rings = options.rings if options else None
-    sidecar = SidecarProcess(name, nats=nats, home=platform.home, rings=rings)
-    return partial(record_ahead, name, sidecar=sidecar, options=options, timings=timings)
 
 
 def _with_tape(fault: DataError, tape: str, report: RecordReport) -> DataError:

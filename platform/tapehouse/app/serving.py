@@ -9,6 +9,7 @@ from pathlib import Path
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
 from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
 from tapehouse.app.projector import Projector
@@ -53,12 +54,12 @@ async def serve_tape(
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
+            rings = options.rings if options else None
+            sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if mode == "gated":
+                await finish_leftover(tape, logs.tape, sidecar, SystemClock(), directory=rings)
                 serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             else:
-                sidecar = SidecarProcess(
-                    tape, nats=nats, home=platform.home, rings=options.rings if options else None, cpus=cpus
-                )
                 serving = serve_ahead(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,

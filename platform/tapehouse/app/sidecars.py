@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import ConflictError, MissingError
-from tapehouse.engine.journal import Journal
+from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
+from tapehouse.engine.journal import Journal, JournalView
 from tapehouse.engine.sidecar import Sidecar
 from tapehouse.engine.spill import Spill
 from tapehouse.log import Log
 from tapehouse.ring import Ring
 
-RESTARTS_MAX = 20  # of a sidecar that ends while its desk lives
+RESTARTS_MAX = 10  # of a sidecar that ends while its desk lives, within
+RESTARTS_SPAN_S = 60.0
 STOP_TIMEOUT_S = 30.0
 FENCED_EXIT = 1
 
@@ -56,7 +60,7 @@ class SidecarProcess:
         self._log = home / "drains" / f"{tape}.log"
         self._process: asyncio.subprocess.Process | None = None
         self._journal = ""
-        self.restarts = 0
+        self._ends: deque[float] = deque(maxlen=RESTARTS_MAX + 1)
 
     async def start(self, journal: str) -> None:
         """Start the process; its words go to the log file."""
@@ -74,7 +78,7 @@ class SidecarProcess:
         return open(self._log, "ab")
 
     async def failed(self) -> None:
-        """Start it again where it was killed, RESTARTS_MAX times.
+        """Start it again where somebody ended it, RESTARTS_MAX times within RESTARTS_SPAN_S.
 
         Raises:
             ConflictError: Another writer took the tape over.
@@ -83,18 +87,33 @@ class SidecarProcess:
         while True:
             assert self._process is not None
             code = await self._process.wait()
-            if code == 0:
+            if code == 0 and self._is_over():
                 return
             if code == FENCED_EXIT:
                 raise ConflictError("the sidecar is fenced off", subject=self._journal, hint=self._said())
-            if code > 0 or self.restarts == RESTARTS_MAX:
+            self._ends.append(time.monotonic())
+            often = len(self._ends) > RESTARTS_MAX and self._ends[-1] - self._ends[0] < RESTARTS_SPAN_S
+            if code > 0 or often:
                 raise MissingError(f"the sidecar ended with {code}", subject=str(self._log), hint=self._said())
-            self.restarts += 1
             await self.start(self._journal)
 
+    def _is_over(self) -> bool:
+        """Whether all of the journal is on TAPE and nothing more will come; else somebody told it to stop."""
+        try:
+            ring = Ring.observe(self._journal, directory=self._rings)
+        except MissingError:
+            return True
+        with ring:
+            ends = ring.closed_by_producer or not ring.producer_alive
+            return ends and JournalView(ring).committed == ring.head
+
     async def stop(self) -> None:
-        """Wait for the process; raises as `failed`."""
-        await asyncio.wait_for(self.failed(), STOP_TIMEOUT_S)
+        """Wait for the process; raises as `failed`.
+
+        Raises:
+            BusUnavailableError: It did not end within STOP_TIMEOUT_S.
+        """
+        await _ended(self.failed(), self._journal)
 
     def _said(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -131,4 +150,15 @@ class SidecarTask:
 
     async def stop(self) -> None:
         """Wait for its end."""
-        await asyncio.wait_for(self.failed(), STOP_TIMEOUT_S)
+        await _ended(self.failed(), self._tape.name)
+
+
+async def _ended(end: Coroutine[Any, Any, None], journal: str) -> None:
+    try:
+        await asyncio.wait_for(end, STOP_TIMEOUT_S)
+    except TimeoutError as error:
+        raise BusUnavailableError(
+            f"the sidecar did not end within {STOP_TIMEOUT_S:g} s",
+            subject=journal,
+            hint="it goes on by itself; see tapehouse drain --status",
+        ) from error

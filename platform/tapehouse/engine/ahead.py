@@ -63,6 +63,7 @@ HELD_CELLS_MAX = 1 << 20  # decided, and not yet published because TAPE has not 
 DRAIN_CELLS = 1 << 16  # taken from the decided ring at once
 HEARD_CELLS = 4096  # of definitions, read from a feed at once
 PUBLISH_PAUSE_NS = 500_000
+STALL_PATIENCE_NS = 10_000_000_000  # for outputs to find room, when the loop is to end
 SPINS_BEFORE_NAP = 20_000
 NAP_DEFAULT_US = 50
 
@@ -135,6 +136,7 @@ class AheadEngine:
         self._pools = PoolWatch()
         self._published = self._base
         self._advanced = asyncio.Condition()
+        self._is_closing = False
         self._thread: threading.Thread | None = None
         self._failure: asyncio.Future[None] | None = None
         self._on_thread: Callable[[], object] | None = None
@@ -187,11 +189,26 @@ class AheadEngine:
         await asyncio.shield(self._failure)
 
     async def stop(self) -> None:
-        """End the loop after its present turn; inputs that the feeds still hold stay there."""
-        if self._thread is not None:
-            self._control[STOP] = 1
-            await asyncio.to_thread(self._thread.join)
-            self.engine.cells = self._cells_before + int(self._control[FOLDED])
+        """End the loop after its present turn; inputs that the feeds still hold stay there.
+
+        Where what it decided cannot be sent on for STALL_PATIENCE_NS it ends all the same, and counts as halted.
+        """
+        if self._thread is None:
+            return
+        self._control[STOP] = 1
+        deadline = self._clock.monotonic_ns() + STALL_PATIENCE_NS
+        while self._thread.is_alive() and self._clock.monotonic_ns() < deadline:
+            await self._clock.sleep_until(self._clock.monotonic_ns() + PUBLISH_PAUSE_NS)
+        self._control[STOP] = 2
+        await asyncio.to_thread(self._thread.join)
+        if self._control[SENT] != self._journal.head:
+            self.engine.halted = True
+        self.engine.cells = self._cells_before + int(self._control[FOLDED])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ran, and nothing that it took is half done."""
+        return self._thread is not None and not self.engine.halted
 
     @property
     def ordinal(self) -> int:
@@ -267,7 +284,9 @@ class AheadEngine:
             raise DataError(
                 f"a feed may not say a record of kind {int(cells['kind'][0])}", subject=feed.name, hint="mend the feed"
             )
-        self._note_ids(at, self._sequencer.define(tuple(feed.declared.values())))
+        table = self._sequencer.define(tuple(feed.declared.values()))
+        self._note_ids(at, table)
+        self._sequencer.note_declared(feed.key.declared, {number: int(table[number]) for number in feed.declared})
         self.append(self._sequencer.take_pending())
         feed.ring.release(taken)
 
@@ -292,14 +311,18 @@ class AheadEngine:
     # Publishing.
 
     async def publish(self) -> None:
-        """Publish to EVENTS what was decided on inputs that TAPE has acknowledged; runs until cancelled.
+        """Publish to EVENTS what was decided on inputs that TAPE has acknowledged, until `end_publishing`.
 
         Raises:
             ConflictError: Another engine has taken over EVENTS.
         """
-        while True:
+        while not self._is_closing:
             if not await self.publish_ready():
                 await self._clock.sleep_until(self._clock.monotonic_ns() + PUBLISH_PAUSE_NS)
+
+    def end_publishing(self) -> None:
+        """Have `publish` return after the append under way: one that is cut short would leave a hole in EVENTS."""
+        self._is_closing = True
 
     async def publish_ready(self) -> bool:
         """Publish what can be published now; whether the position moved."""
@@ -324,7 +347,10 @@ class AheadEngine:
         return True
 
     async def until(self, ordinal: int) -> None:
-        """Return when everything decided on the inputs before a TAPE ordinal is durable in EVENTS."""
+        """Return when everything decided on the inputs before a TAPE ordinal is durable in EVENTS.
+
+        `publish` must run meanwhile: whoever waits watches it.
+        """
         async with self._advanced:
             await self._advanced.wait_for(lambda: self._published >= ordinal)
 

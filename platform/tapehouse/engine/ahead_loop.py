@@ -41,7 +41,7 @@ BURST_CELLS = 256  # of one feed before the next one is looked at; a record has 
 
 # Entries of `control`.
 (
-    STOP,  # set from another thread: return at the next turn
+    STOP,  # set from another thread. 1: return when all is sent on; 2: return also where it cannot be
     JOURNAL,  # address
     BASE,  # TAPE ordinal of the journal's index 0
     FOLDED,  # journal index through which the engine has folded
@@ -178,7 +178,7 @@ def advance(
         if turns > control[SPINS] and control[NAP_US] != 0:
             nap(control[NAP_US])
         if _send(control, desk.counters, out) == 0:
-            if load_acquire(stop) != 0:
+            if load_acquire(stop) > 1:
                 return STOPPED
             control[STALLED_TURNS] += 1
             pause()

@@ -25,6 +25,7 @@ from tapehouse.market import (
     CELL_BYTES,
     PAYLOAD_BYTES_MAX,
     Cells,
+    Flag,
     Instrument,
     Kind,
     empty_cells,
@@ -61,6 +62,11 @@ class FeedKey:
     source: int
     ring: str  # its creation id in hex: another ring of the same name holds other cells
 
+    @property
+    def declared(self) -> str:
+        """Its key in `TapeState.declared`: as much of the creation id as a cell has room for."""
+        return self.ring[:16]
+
 
 @dataclass(slots=True)
 class TapeState:
@@ -72,6 +78,8 @@ class TapeState:
     clock: str = ""
     feed: str = ""
     feeds: dict[str, FeedKey] = field(default_factory=dict)  # every feed ring that it ever had, by name
+    attached: dict[str, FeedKey] = field(default_factory=dict)  # those of the last life in `ahead` mode
+    declared: dict[str, dict[int, int]] = field(default_factory=dict)  # by ring: the tape's id of a feed's id
     progress: Progress | None = None
     commands_through: int = 0
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
@@ -103,7 +111,12 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
         for _, record in records_of(cells, Kind.EPOCH):
             epoch = json.loads(unpack_payload(record))
             state.clock, state.feed = epoch["clock"], epoch.get("feed") or state.feed
-            state.feeds.update({name: FeedKey(**key) for name, key in epoch.get("feeds", {}).items()})
+            if epoch.get("mode") == "ahead":
+                state.attached = {name: FeedKey(**key) for name, key in epoch.get("feeds", {}).items()}
+                state.feeds.update(state.attached)
+        declared = cells[(cells["kind"] == Kind.RAW) & (cells["source"] == DESK_SOURCE) & (cells["cells"] > 0)]
+        for ring, feed_id, tape_id in declared[["sequence", "order_id", "instrument"]].tolist():
+            state.declared.setdefault(f"{ring:016x}", {})[feed_id] = tape_id
     state.progress = progress
     return state
 
@@ -287,6 +300,26 @@ class Sequencer:
         cells = self.take_pending()
         await self._writer.append(cells, input_ordinal=self.state.commands_through)
         self.metrics.add("tape_cells_total", len(cells))
+
+    def note_declared(self, ring: str, ids: dict[int, int]) -> None:
+        """Have the tape remember which of its instruments a feed's ids mean: the feed itself says it only once.
+
+        Args:
+            ring: The key of the feed's ring in `state.declared`.
+            ids: The tape's id of each of the feed's ids; what the tape remembers already is not written again.
+        """
+        known = self.state.declared.setdefault(ring, {})
+        fresh = [(feed_id, tape_id) for feed_id, tape_id in ids.items() if known.get(feed_id) != tape_id]
+        if not fresh:
+            return
+        known.update(fresh)
+        cells = empty_cells(len(fresh))
+        cells["ts_event"] = cells["ts_recv"] = self.now
+        cells["kind"], cells["cells"], cells["source"], cells["flags"] = Kind.RAW, 1, DESK_SOURCE, Flag.SYNTHETIC
+        cells["sequence"] = int(ring, 16)
+        cells["order_id"] = [feed_id for feed_id, _ in fresh]
+        cells["instrument"] = [tape_id for _, tape_id in fresh]
+        self._add(cells)
 
     def take_pending(self) -> Cells:
         """Everything that is pending, for one who brings it to the tape by another way."""
