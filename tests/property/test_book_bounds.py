@@ -18,12 +18,15 @@ from tapehouse.book import (
     best_size,
     define,
     depth,
+    ladder,
     level_size,
     make_books,
     order_counts,
     restore,
     set_level,
     snapshot,
+    state_of,
+    top,
 )
 from tapehouse.core import IntegrityError
 from tapehouse.core.kernel import cache_directory, kernel
@@ -46,21 +49,24 @@ def garbage(random: np.random.Generator, turn: int) -> np.ndarray:
     raw = random.integers(-(2**63), 2**63 - 1, (CELLS, 8)) if turn % 3 == 0 else random.choice(EXTREMES, (CELLS, 8))
     cells = np.ascontiguousarray(raw).reshape(-1).view(CELL)
     likely = random.random(CELLS) < 0.9
-    cells["kind"] = np.where(likely, random.choice([Kind.MBO, Kind.MBP], CELLS), cells["kind"])
-    cells["cells"] = np.where(likely, 1, cells["cells"])
+    cells["kind"] = np.where(
+        likely, random.choice([Kind.MBO, Kind.MBP, Kind.QUOTE], CELLS, p=[0.5, 0.4, 0.1]), cells["kind"]
+    )
+    cells["cells"] = np.where(likely, np.where(cells["kind"] == Kind.QUOTE, 2, 1), cells["cells"])
     cells["action"] = np.where(likely, random.choice([ord(letter) for letter in "AAAACCMMMR"], CELLS), cells["action"])
     cells["side"] = np.where(likely, random.choice([Side.BID, Side.ASK], CELLS), cells["side"])
     cells["instrument"] = np.where(likely, random.integers(0, 7, CELLS), cells["instrument"])
     if turn % 3 == 1:
         cells["order_id"], cells["price"] = random.integers(0, 90, CELLS), random.integers(0, 70, CELLS) * 5
         cells["size"], cells["flags"] = random.integers(1, 9, CELLS), 0
+        cells["price"] *= random.choice([1, 1, 12, 1000, -(10**9)], CELLS)
     return cells
 
 
 def new_books():
     books = make_books(3, orders=30, levels=64)
     define(books, 0, 5)
-    define(books, 1, 1, base=-20)
+    define(books, 1, 12)
     return books
 
 
@@ -70,10 +76,13 @@ def attack(seed: int) -> None:
         read_at(np.zeros(4), 4)  # the control: bounds checks are on
     random = np.random.default_rng(seed)
     books, other = new_books(), new_books()
-    route, room = np.array([0, 1, 2, -1, 7, 0]), np.zeros(5, np.int64)
+    route, room, rows = np.array([0, 1, 2, -1, 7, 0]), np.zeros(5, np.int64), np.zeros((2, 3, 3), np.int64)
     for turn in range(ROUNDS):
         apply_cells(books, route, words(garbage(random, turn)))
         for slot in (-(2**62), -1, 0, 1, 2, 3, 2**62):
+            top(books, slot)
+            state_of(books, slot)
+            ladder(books, slot, rows)
             for side in (-1, 0, 1, 2, 2**62):
                 price, size = random.choice(EXTREMES, 2).tolist()
                 best_price(books, slot, side)

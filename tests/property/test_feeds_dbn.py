@@ -72,7 +72,7 @@ def test_books_of_ten_levels(folder: Path, days: list[tuple[int, str, dict, dict
     feed = DbnFeed(path, batch_cells=batch_cells)
     books = make_books(2, orders=64, levels=64)
     for slot in range(2):
-        define(books, slot, 1, base=0)
+        define(books, slot, 1)
     slots = {feed.own_ids[number]: slot for slot, number in enumerate((5, 9))}
     shown = 0
     for cells in feed.batches():

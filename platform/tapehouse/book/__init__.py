@@ -1,13 +1,38 @@
-"""Order books by order and by price, in compiled kernels over plain arrays, with the slow oracle beside them.
+"""Order books by order, by price and by quote, in compiled kernels over plain arrays, with the slow oracle beside them.
 
-Kernels take a `Books` whole: `apply`, `apply_cells`, `set_level`, `best_price`, `best_size`, `level_size`, `depth`.
-Python reads it with `levels`, `counts`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
+Kernels take a `Books` whole: `apply`, `apply_cells`, and `set_level` change it, `top`, `ladder`, `depth`,
+`best_price`, `best_size`, `level_size` and `state_of` read it. Python reads it with `levels`, `state`, `counts`,
+`transitions`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
 """
 
 from tapehouse.book.canonical import digest, restore, snapshot
 from tapehouse.book.kernels import apply, apply_cells, set_level
-from tapehouse.book.layout import ASK, BID, Books, Status, counts, define, make_books, order_pool
-from tapehouse.book.view import best_price, best_size, depth, level_size, levels, order_counts, window
+from tapehouse.book.layout import (
+    ASK,
+    BID,
+    Books,
+    BookState,
+    Status,
+    counts,
+    define,
+    make_books,
+    order_pool,
+    transitions,
+)
+from tapehouse.book.view import (
+    Top,
+    best_price,
+    best_size,
+    depth,
+    ladder,
+    level_size,
+    levels,
+    order_counts,
+    state,
+    state_of,
+    top,
+    window,
+)
 
 # For callers that keep more than books.
 restore_books, snapshot_books = restore, snapshot
@@ -15,8 +40,10 @@ restore_books, snapshot_books = restore, snapshot
 __all__ = [
     "ASK",
     "BID",
+    "BookState",
     "Books",
     "Status",
+    "Top",
     "apply",
     "apply_cells",
     "best_price",
@@ -25,6 +52,7 @@ __all__ = [
     "define",
     "depth",
     "digest",
+    "ladder",
     "level_size",
     "levels",
     "make_books",
@@ -35,5 +63,9 @@ __all__ = [
     "set_level",
     "snapshot",
     "snapshot_books",
+    "state",
+    "state_of",
+    "top",
+    "transitions",
     "window",
 ]

@@ -1,4 +1,4 @@
-"""Which levels have a size: a tree of 64-bit words per side, and the kernels that set, clear and search it.
+"""Which levels of a window have a size: a tree of 64-bit words per side, and kernels that set, clear and search it.
 
 Tier 0 has one bit to a level, each tier above one bit to a word of the tier below, set where that word is not zero.
 The next occupied level is found in two words a tier at most, 4 tiers for 2^24 levels; a change stops at the first tier
@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tapehouse.book.layout import TIER, TIERS
+from tapehouse.book.layout import LEVELS, TIER, TIERS
 from tapehouse.core.kernel import Array, Int, kernel
 
 ONE = np.uint64(1)
@@ -30,13 +30,23 @@ def _highest_bit(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+def _lowest_bit(typing_context: Any, word: Any) -> Any:
+    """The number of the lowest bit set in a uint64, 64 for 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
 highest_bit: Any = intrinsic(_highest_bit)
+lowest_bit: Any = intrinsic(_lowest_bit)
 
 
 @kernel()
-def set_bit(bitmap: Array, pool: Array, book: Int, rank: Int) -> None:
+def set_bit(bitmap: Array, pool: Array, book: Int, index: Int) -> None:
     """Mark a level as occupied."""
-    at = rank
+    at = index
     for tier in range(pool[TIERS]):
         word = pool[TIER + tier] + (at >> 6)
         before = bitmap[book, word]
@@ -47,9 +57,9 @@ def set_bit(bitmap: Array, pool: Array, book: Int, rank: Int) -> None:
 
 
 @kernel()
-def clear_bit(bitmap: Array, pool: Array, book: Int, rank: Int) -> None:
+def clear_bit(bitmap: Array, pool: Array, book: Int, index: Int) -> None:
     """Mark a level as empty."""
-    at = rank
+    at = index
     for tier in range(pool[TIERS]):
         word = pool[TIER + tier] + (at >> 6)
         after = bitmap[book, word] & ~(ONE << np.uint64(at & 63))
@@ -60,9 +70,9 @@ def clear_bit(bitmap: Array, pool: Array, book: Int, rank: Int) -> None:
 
 
 @kernel()
-def next_below(bitmap: Array, pool: Array, book: Int, rank: Int) -> Int:
-    """The highest occupied rank below `rank`, itself below the number of levels; -1 where there is none."""
-    at = rank
+def next_below(bitmap: Array, pool: Array, book: Int, index: Int) -> Int:
+    """The highest occupied index below `index`, itself below the number of levels; -1 where there is none."""
+    at = index
     for tier in range(pool[TIERS]):
         inside = at & 63
         if inside != 0:
@@ -73,4 +83,35 @@ def next_below(bitmap: Array, pool: Array, book: Int, rank: Int) -> Int:
                     at = (at << 6) + highest_bit(bitmap[book, pool[TIER + below] + at])
                 return at
         at >>= 6
+    return -1
+
+
+@kernel()
+def highest(bitmap: Array, pool: Array, book: Int) -> Int:
+    """The highest occupied index, -1 where there is none."""
+    at = 0
+    for tier in range(pool[TIERS] - 1, -1, -1):
+        word = bitmap[book, pool[TIER + tier] + at]
+        if word == 0:
+            return -1  # only the last tier's word can be: every other was named by a bit above
+        at = (at << 6) + highest_bit(word)
+    return at
+
+
+@kernel()
+def next_from(bitmap: Array, pool: Array, book: Int, index: Int) -> Int:
+    """The lowest occupied index from `index` on, -1 where there is none."""
+    at = index
+    bits = pool[LEVELS]
+    for tier in range(pool[TIERS]):
+        if at >= bits:
+            return -1
+        word = bitmap[book, pool[TIER + tier] + (at >> 6)] >> np.uint64(at & 63)
+        if word != 0:
+            at += lowest_bit(word)
+            for below in range(tier - 1, -1, -1):
+                at = (at << 6) + lowest_bit(bitmap[book, pool[TIER + below] + at])
+            return at
+        at = (at >> 6) + 1
+        bits = max(bits >> 6, 1)
     return -1

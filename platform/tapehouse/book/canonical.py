@@ -1,14 +1,14 @@
 """Books as canonical bytes: equal books give equal bytes, however they came to be; and back.
 
-A snapshot is little-endian int64 words, version 1:
+A snapshot is little-endian int64 words, version 2:
 
     header      magic "TAPEBOOK", version, instruments, levels of a window, orders that may be live
-    each slot   tick; only where it is not 0: pinned base or UNDEFINED, base or UNDEFINED, in a snapshot (0 or 1),
-                then bids, then asks:
+    each slot   tick; only where it is not 0: in a snapshot (0 or 1), then bids, then asks:
     each side   levels; then each, best first: price, anonymous size, orders; then each, oldest first: id, size
 
-What is not in it: rows, hash entries and statistics, which depend on the path or are no state. The window is in it,
-since it decides which prices the book will take.
+What is not in it: rows, hash entries, the place of the window and statistics, which depend on the path or are no state.
+In version 1, which is still read, two words stood after the tick: the base to which the window was pinned, and its
+base, each UNDEFINED where there was none. Nothing is made of them, because windows move by themselves now.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from __future__ import annotations
 import numpy as np
 from blake3 import blake3
 
-from tapehouse.book.bits import next_below
 from tapehouse.book.layout import (
     ANONYMOUS,
-    BASE,
     BEST,
+    BID,
     CAPACITY,
     COUNT,
     IN_SNAPSHOT,
+    INVERSE,
     LEVELS,
     LINKS,
     LIVE,
+    NO_RANK,
     OCCUPIED,
     ORDER_ID,
-    PINNED,
     PRICE_MAX,
     QUEUE,
     REMAINING,
-    SHIFT,
     SIZE_MAX,
+    STATE,
     TICK,
-    TOP,
     Books,
     Ints,
+    lay_floor,
 )
-from tapehouse.book.queues import OK, clear, enter, locate
+from tapehouse.book.places import claim, next_rank, place_of, price_of
+from tapehouse.book.queues import OK, clear, enter, release, resize
+from tapehouse.book.standing import standing
 from tapehouse.book.table import find, high, low
-from tapehouse.book.view import price_of
 from tapehouse.core.check import check
 from tapehouse.core.errors import IntegrityError
 from tapehouse.core.kernel import Array, Int, State, kernel
@@ -50,9 +51,12 @@ from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Flag
 
 MAGIC = int.from_bytes(b"TAPEBOOK", "little")
-VERSION = 1
+VERSION = 2
+VERSION_WITH_BASES = 1
+VERSIONS = (VERSION_WITH_BASES, VERSION)
 HEADER_WORDS = 5
-SLOT_WORDS = 6  # of a defined slot: tick, pinned base, base, in a snapshot, levels of both sides
+SLOT_WORDS = 4  # of a defined slot: tick, in a snapshot, levels of both sides
+BASE_WORDS = 2  # of a defined slot in version 1, after its tick
 LEVEL_WORDS = 3
 ORDER_WORDS = 2
 SNAPSHOT = int(Flag.SNAPSHOT)
@@ -65,28 +69,25 @@ def write_slot(books: State, slot: Int, out: Array, start: Int) -> Int:
     out[at] = books.slots[slot, TICK]
     if books.slots[slot, TICK] == 0:
         return at + 1
-    out[at + 1] = books.slots[slot, PINNED]
-    out[at + 2] = books.slots[slot, BASE]
-    out[at + 3] = 1 if books.slots[slot, IN_SNAPSHOT] != 0 else 0
-    at += 4
+    out[at + 1] = 1 if books.slots[slot, IN_SNAPSHOT] != 0 else 0
+    at += 2
     for side in range(2):
-        book = 2 * slot + side
-        first = book << books.pool[SHIFT]
         out[at] = books.slots[slot, OCCUPIED + side]
         at += 1
         rank = books.slots[slot, BEST + side]
-        while rank >= 0:
+        while rank != NO_RANK:
+            place = place_of(books, slot, side, rank)
             out[at] = price_of(books, slot, side, rank)
-            out[at + 1] = books.levels[first + rank, ANONYMOUS]
-            out[at + 2] = books.levels[first + rank, COUNT]
+            out[at + 1] = books.levels[place, ANONYMOUS]
+            out[at + 2] = books.levels[place, COUNT]
             at += LEVEL_WORDS
-            row = low(books.levels[first + rank, QUEUE])
+            row = low(books.levels[place, QUEUE])
             while row != 0:
                 out[at] = books.orders[row, ORDER_ID]
                 out[at + 1] = books.orders[row, REMAINING]
                 at += ORDER_WORDS
                 row = high(books.orders[row, LINKS])
-            rank = next_below(books.bitmap, books.pool, book, rank)
+            rank = next_rank(books, slot, side, rank)
     return at
 
 
@@ -106,8 +107,10 @@ def read_level(books: State, slot: Int, place: Int, words: Array, start: Int) ->
     at = start + LEVEL_WORDS
     if anonymous < 0 or count < 0 or (anonymous == 0 and count == 0) or count > (words.shape[0] - at) // ORDER_WORDS:
         return -1
-    if anonymous > 0 and enter(books, slot, place, 0, anonymous) != OK:
-        return -1
+    if anonymous > 0:
+        if enter(books, slot, place, 0, anonymous) != OK:
+            return -1
+        resize(books, place, anonymous)
     for _ in range(count):
         order_id, size = words[at], words[at + 1]
         at += ORDER_WORDS
@@ -115,51 +118,63 @@ def read_level(books: State, slot: Int, place: Int, words: Array, start: Int) ->
             return -1
         if enter(books, slot, place, order_id, size) != OK:
             return -1
+        resize(books, place, size)
     return at
 
 
 @kernel()
-def read_slot(books: State, slot: Int, words: Array, start: Int) -> Int:
+def read_side(books: State, slot: Int, side: Int, words: Array, start: Int) -> Int:
+    """Fill an empty side from its words; return where they end, -1 where they are no side's."""
+    if start >= words.shape[0]:
+        return -1
+    count = words[start]
+    at = start + 1
+    previous = UNDEFINED if side == BID else -UNDEFINED
+    if count < 0 or count > books.pool[LEVELS]:
+        return -1
+    for _ in range(count):
+        if words.shape[0] - at < LEVEL_WORDS:
+            return -1
+        price = words[at]
+        if price >= previous if side == BID else price <= previous:
+            return -1
+        previous = price
+        place = claim(books, slot, side, price)
+        if place < 0:
+            return -1
+        at = read_level(books, slot, place, words, at)
+        if at < 0:
+            release(books, place)
+            return -1
+    return at
+
+
+@kernel()
+def read_slot(books: State, slot: Int, words: Array, start: Int, version: Int) -> Int:
     """Fill an empty, undefined slot from its words; return where they end, -1 where they are no slot's."""
     if start >= words.shape[0] or words[start] == 0:
         return start + 1 if start < words.shape[0] else -1
-    if words.shape[0] - start < SLOT_WORDS:
+    tick = words[start]
+    at = start + 1
+    if version == VERSION_WITH_BASES:
+        at += BASE_WORDS
+    if words.shape[0] - at < SLOT_WORDS - 1:
         return -1
-    tick, pinned, base, in_snapshot = words[start], words[start + 1], words[start + 2], words[start + 3]
-    window = books.pool[LEVELS]
-    if tick < 0 or tick > PRICE_MAX // window or (pinned != UNDEFINED and pinned != base):
+    in_snapshot = words[at]
+    if tick < 0 or tick > PRICE_MAX // books.pool[LEVELS] or in_snapshot < 0 or in_snapshot > 1:
         return -1
-    if (base != UNDEFINED and (base > PRICE_MAX or base < -2 * PRICE_MAX)) or in_snapshot < 0 or in_snapshot > 1:
-        return -1
-    books.slots[slot, TICK] = tick
-    books.slots[slot, PINNED] = pinned
-    books.slots[slot, BASE] = base
-    books.slots[slot, TOP] = -UNDEFINED if base == UNDEFINED else base + (window - 1) * tick
+    lay_floor(books.slots, slot, tick)
     books.slots[slot, IN_SNAPSHOT] = in_snapshot * SNAPSHOT
-    at = start + 4
+    at += 1
     for side in range(2):
-        if at >= words.shape[0]:
-            return -1
-        count = words[at]
-        at += 1
-        worse_than = (2 * slot + side + 1) << books.pool[SHIFT]
-        if count < 0 or count > window:
-            return -1
-        for _ in range(count):
-            if words.shape[0] - at < LEVEL_WORDS:
-                return -1
-            place = locate(books, slot, side, words[at])
-            if place < 0 or place >= worse_than:
-                return -1
-            worse_than = place
-            at = read_level(books, slot, place, words, at)
-            if at < 0:
-                return -1
+        if at >= 0:
+            at = read_side(books, slot, side, words, at)
+    books.slots[slot, STATE] = standing(books, slot)
     return at
 
 
 @kernel()
-def read_slots(books: State, words: Array, start: Int) -> Int:
+def read_slots(books: State, words: Array, start: Int, version: Int) -> Int:
     """Fill all slots, empty and undefined, from words that must end with them.
 
     Returns:
@@ -167,7 +182,7 @@ def read_slots(books: State, words: Array, start: Int) -> Int:
     """
     at = start
     for slot in range(books.slots.shape[0]):
-        at = read_slot(books, slot, words, at)
+        at = read_slot(books, slot, words, at, version)
         if at < 0:
             return slot
     return -1 if at == words.shape[0] else books.slots.shape[0]
@@ -192,9 +207,9 @@ def restore(books: Books, data: bytes) -> None:
         IntegrityError: These bytes are no snapshot of books with these bounds; the books are as they were.
     """
     words = np.frombuffer(data[: len(data) // 8 * 8], "<i8").astype(np.int64)
-    if len(data) % 8 or len(words) < HEADER_WORDS or words[0] != MAGIC or words[1] != VERSION:
+    if len(data) % 8 or len(words) < HEADER_WORDS or words[0] != MAGIC or words[1] not in VERSIONS:
         raise IntegrityError("these bytes are no snapshot of books", hint="the snapshot is damaged: refold the log")
-    if words[:HEADER_WORDS].tolist() != _header(books):
+    if words[2:HEADER_WORDS].tolist() != _header(books)[2:]:
         raise IntegrityError(
             "the snapshot is of books with {} slots, {} levels and {} orders, not {}, {} and {}".format(
                 *words[2:HEADER_WORDS].tolist(), *_header(books)[2:]
@@ -224,7 +239,5 @@ def _load(books: Books, words: Ints) -> int:
     """Replace all books by those of a snapshot; return as `read_slots` does."""
     for slot in np.flatnonzero(books.slots[:, OCCUPIED] | books.slots[:, OCCUPIED + 1]).tolist():
         clear(books, slot)
-    books.slots[:, [TICK, IN_SNAPSHOT]] = 0
-    books.slots[:, [PINNED, BASE]] = UNDEFINED
-    books.slots[:, TOP] = -UNDEFINED
-    return int(read_slots(books, words, HEADER_WORDS))
+    books.slots[:, [TICK, INVERSE, IN_SNAPSHOT, STATE]] = 0
+    return int(read_slots(books, words, HEADER_WORDS, int(words[1])))

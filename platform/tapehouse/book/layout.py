@@ -1,12 +1,15 @@
 """The memory of the order books: which arrays there are, what their columns mean, and how they are made.
 
 Everything is int64 or uint64 arrays in one `Books`, made once and never grown, so that a kernel can take the whole of
-it and allocate nothing. `instruments` books, one to a *slot*, share the order table; levels and bitmaps are per slot.
+it and allocate nothing. `instruments` books, one to a *slot*, share the order table; all else is per slot.
 
-A side's prices lie in a *window* of `levels` ticks from a base. A level is found by its *rank* in that window, counted
-so that a higher rank is a better price: ticks above the base for bids, ticks below the window's top for asks. So both
-sides run the same code, and "best" is always "highest rank". The *book* `2 * slot + side` numbers the sides, and the
-*place* `book * levels + rank` numbers every level there is.
+A price is a number of *ticks* above its slot's floor, and a *rank* on its side: the ticks for bids, minus the ticks
+for asks. So a higher rank is a better price on both sides, and both run the same code. The *book* `2 * slot + side`
+numbers the sides.
+
+A level inside the slot's *window* of `levels` ticks has its row at rank modulo `levels`, so that the window can move
+and the levels stay where they are. One outside is *far*: it has a row of a second, equally large part, found in a list
+that is sorted by rank. The row's number is the level's *place*.
 
 An order is a row of `orders`; row 0 means none. The orders of a level form a linked list, oldest first. A level's size
 is the sum of its known orders and of an *anonymous* quantity, whose orders nobody told us.
@@ -21,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import DataError, UsageError
+from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.pools import Pool
 from tapehouse.core.units import UNDEFINED
 
@@ -29,19 +33,29 @@ Words = npt.NDArray[np.uint64]
 
 BID, ASK = 0, 1  # the sides as kernels number them
 
-# Columns of `slots`. The hot ones share a cache line.
-BASE = 0  # the window's lowest price; UNDEFINED before the first price
-TOP = 1  # its highest; -UNDEFINED before the first price, so that every price is outside
-TICK = 2  # 0 while the slot is undefined
-IN_SNAPSHOT = 3  # the last change of this book was flagged SNAPSHOT
-BEST = 4  # + side: the best level's rank, -1 where the side is empty
-OCCUPIED = 6  # + side: how many levels have a size
-PINNED = 8  # the base that `define` was given, else UNDEFINED
+# Columns of `slots`. Those of a change that stays within the window share a cache line.
+LOW = 0  # the window's lowest price, in ticks
+FLOOR = 1  # the price of tick 0: the lowest multiple of the tick that a book takes
+INVERSE = 2  # of the tick's odd part, modulo 2^64; 0 while the slot is undefined
+ROTATE = 3  # trailing zero bits of the tick
+BEST = 4  # + side: the best level's rank, NO_RANK where the side is empty
+IN_SNAPSHOT = 6  # the last change of this book was flagged SNAPSHOT
+STATE = 7  # the `BookState` that was noted last
+TICK = 8  # 0 while the slot is undefined
 LIVE = 9  # known orders of this slot
-SLOT_COLUMNS = 16
+OCCUPIED = 10  # + side: how many levels have a size
+FAR = 12  # + side: how many of them are far
+MISSES = 14  # prices outside of the window since it moved or was looked at last
+FAR_FREE = 16  # + side: the first of the free far rows, plus 1; linked through NEXT_FREE
+FAR_FRESH = 18  # + side: far rows below were in use at least once
+SLOT_COLUMNS = 24
+NO_RANK = -UNDEFINED  # below every rank
 
 # Columns of `levels`, one row to a place.
 SIZE, ANONYMOUS, QUEUE, COUNT = 0, 1, 2, 3  # QUEUE packs the first and last order: see `low` and `high`
+# Columns of `far`, of which each side has `levels` rows. The first two are by position, best first; the others by row.
+FAR_RANK, FAR_ROW, NEXT_FREE, RANK_OF = 0, 1, 2, 3
+FAR_COLUMNS = 4
 # Columns of `orders`.
 ORDER_ID, REMAINING, LINKS, PLACE = 0, 1, 2, 3  # LINKS packs the previous and next order of the level
 # Columns of `table`: the order's id, and its row packed with its slot; that word is 0 in an empty entry.
@@ -71,7 +85,7 @@ class Status(IntEnum):
     OK = 0
     UNKNOWN_ORDER = 1  # no such order: a modify adds it, a cancel takes from the level's anonymous size
     DUPLICATE_ORDER = 2  # an add of a live order: taken as a modify
-    OUT_OF_WINDOW = 3  # the price is undefined or outside of the window
+    OUT_OF_WINDOW = 3  # the price is undefined, or its magnitude is beyond PRICE_MAX
     OFF_TICK = 4  # the price is no whole number of ticks
     TABLE_FULL = 5  # as many orders as can be are live: the new one is left out
     EXCESS_SIZE = 6  # a cancel of more than remained: the order went
@@ -80,22 +94,37 @@ class Status(IntEnum):
     BAD_ACTION = 9  # no action of the vocabulary
     ORDERS_DROPPED = 10  # a level's stated size was less than its known orders: the newest went
     UNDEFINED_SLOT = 11  # no `define` came before
-    OUT_OF_RANGE = 12  # no such slot or row: counted in the row of `stats` after the last slot's
+    OUT_OF_RANGE = 12  # no such slot (counted in the row of `stats` after the last slot's) or row
+    TOO_MANY_LEVELS = 13  # the side has as many levels as there can be: the new one is left out
 
 
-STATUS_COLUMNS = 16
+class BookState(IntEnum):
+    """How the two sides of a book stand to each other."""
+
+    EMPTY = 0
+    ONE_SIDED = 1
+    NORMAL = 2  # the best bid is below the best ask
+    LOCKED = 3  # they are equal
+    CROSSED = 4  # the best bid is above the best ask
+
+
+# Columns of `stats` after the statuses.
+ENTERED = 16  # + BookState: how often a record led into it from another
+MOVED = 24  # how often the window moved
+STATS_COLUMNS = 32
 
 
 class Books(NamedTuple):
     """All books of one machine; a kernel takes it whole. Make it with `make_books`, read it with the functions."""
 
     slots: Ints  # (instruments, SLOT_COLUMNS)
-    levels: Ints  # (instruments * 2 * levels, 4)
-    bitmap: Words  # (instruments * 2, words): which levels have a size, as a tree of 64-bit words
+    levels: Ints  # (instruments * 4 * levels, 4): those of windows, then as many far ones
+    bitmap: Words  # (instruments * 2, words): which rows of a window have a size, as a tree of 64-bit words
     orders: Ints  # (orders + 1, 4)
     table: Ints  # (entries, 2): open addressing from (slot, order id) to the order's row
     pool: Ints  # (POOL_ENTRIES,)
-    stats: Ints  # (instruments + 1, STATUS_COLUMNS): how often each status came up; telemetry, not state
+    stats: Ints  # (instruments + 1, STATS_COLUMNS): what came up how often; telemetry, not state
+    far: Ints  # (instruments * 2 * levels, FAR_COLUMNS): which levels are far, and where
 
 
 def make_books(instruments: int, *, orders: int = 1 << 17, levels: int = 1 << 16) -> Books:
@@ -104,7 +133,8 @@ def make_books(instruments: int, *, orders: int = 1 << 17, levels: int = 1 << 16
     Args:
         instruments: How many slots.
         orders: The most orders that can be live at once, over all slots.
-        levels: Ticks in the window of each book; a power of two from 64 to 2^24. Untouched levels take no memory.
+        levels: Ticks in the window of each book, and levels that a side can have at most; a power of two from 64 to
+            2^24. Untouched levels take no memory.
 
     Raises:
         UsageError: A number is out of its bounds, or the machine cannot hold as much.
@@ -122,61 +152,76 @@ def make_books(instruments: int, *, orders: int = 1 << 17, levels: int = 1 << 16
     try:
         books = Books(
             slots=_aligned(instruments, SLOT_COLUMNS),
-            levels=_aligned(instruments * 2 * levels, 4),
+            levels=_aligned(instruments * 4 * levels, 4),
             bitmap=_aligned(instruments * 2, tiers[-1]).view(np.uint64),
             orders=_aligned(orders + 1, 4),
             table=_aligned(entries, 2),
             pool=_aligned(POOL_ENTRIES),
-            stats=_aligned(instruments + 1, STATUS_COLUMNS),
+            stats=_aligned(instruments + 1, STATS_COLUMNS),
+            far=_aligned(instruments * 2 * levels, FAR_COLUMNS),
         )
     except MemoryError as error:
         raise UsageError(
             f"there is no memory for {instruments} books of {levels} levels and {orders} orders",
-            hint="a level takes 32 bytes of address space on each side, an order 64",
+            hint="a level takes 96 bytes of address space on each side, an order 64",
         ) from error
     pool = books.pool
     pool[CAPACITY], pool[FRESH], pool[LEVELS], pool[SHIFT] = orders, 1, levels, levels.bit_length() - 1
     pool[HASH_SHIFT] = 64 - (entries.bit_length() - 1 - 3)
     pool[TIERS] = len(tiers) - 1
     pool[TIER : TIER + len(tiers)] = tiers
-    books.slots[:, [BASE, PINNED]] = UNDEFINED
-    books.slots[:, TOP] = -UNDEFINED
-    books.slots[:, [BEST, BEST + 1]] = -1
+    books.slots[:, [BEST, BEST + 1]] = NO_RANK
     return books
 
 
-def define(books: Books, slot: int, tick_size: int, *, base: int | None = None) -> None:
+def define(books: Books, slot: int, tick_size: int) -> None:
     """Say what a slot's prices are, before its first record. Saying the same again changes nothing.
 
     Args:
-        tick_size: The smallest price step, in the tape's unit.
-        base: The window's lowest price, for books whose first price is no good guide to the rest. Without it, the
-            window is laid around the first price of the book (and of each book after a clear), not below 0 unless
-            that price is.
+        tick_size: The smallest price step, in the tape's unit; prices are whole multiples of it.
 
     Raises:
-        UsageError: No such slot, or a tick or base that no window can have.
-        DataError: The slot's book is in use with another tick or base: clear it first.
+        UsageError: No such slot, or a tick that no window can have.
+        DataError: The slot's book is in use with another tick: clear it first.
     """
     if not 0 <= slot < len(books.slots):
         raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
     levels = int(books.pool[LEVELS])
     if tick_size <= 0 or tick_size * levels > PRICE_MAX:
         raise UsageError(f"a tick of {tick_size} is not possible", hint=f"{levels} of them must stay below 2^61")
-    if base is not None and abs(base) > PRICE_MAX:
-        raise UsageError(f"a lowest price of {base} is not possible", hint="its magnitude must stay below 2^61")
-    pinned = UNDEFINED if base is None else base
     row = books.slots[slot]
-    if row[TICK] == tick_size and row[PINNED] == pinned:
+    if row[TICK] == tick_size:
         return
     if row[OCCUPIED] or row[OCCUPIED + 1]:
         raise DataError(
-            f"the tick or base of a book in use cannot change (tick {int(row[TICK])} to {tick_size})",
+            f"the tick of a book in use cannot change ({int(row[TICK])} to {tick_size})",
             subject=f"slot {slot}",
             hint="clear the book first",
         )
-    row[TICK], row[PINNED], row[BASE] = tick_size, pinned, pinned
-    row[TOP] = -UNDEFINED if base is None else base + (levels - 1) * tick_size
+    lay_floor(books.slots, slot, tick_size)
+
+
+@kernel()
+def lay_floor(slots: Array, slot: Int, tick: Int) -> None:
+    """Give an empty slot its tick, from 1 to PRICE_MAX, and what is derived from it.
+
+    A multiple of odd * 2^zeros is divided exactly by a product with the inverse of `odd` modulo 2^64 and a rotation by
+    `zeros`; what is no multiple comes out beyond every tick (Granlund and Montgomery 1994, section 9).
+    """
+    odd = tick
+    zeros = 0
+    while odd & 1 == 0:
+        odd >>= 1
+        zeros += 1
+    inverse = odd  # right in its lowest 3 bits; each step doubles them
+    for _ in range(5):
+        inverse *= 2 - odd * inverse
+    slots[slot, TICK] = tick
+    slots[slot, ROTATE] = zeros
+    slots[slot, INVERSE] = inverse
+    slots[slot, FLOOR] = -(PRICE_MAX // tick) * tick
+    slots[slot, LOW] = 0
+    slots[slot, MISSES] = 0
 
 
 def counts(books: Books, slot: int) -> dict[str, int]:
@@ -199,6 +244,17 @@ def order_pool(books: Books) -> Pool:
         row_bytes=books.orders.itemsize * books.orders.shape[1],
         refused=int(books.stats[:, Status.TABLE_FULL].sum()),
     )
+
+
+def transitions(books: Books, slot: int) -> dict[str, int]:
+    """How often a record led a slot's book into each state from another, and how often its window moved (`moved`).
+
+    Since the books were made or restored; a state is judged after a whole record.
+    """
+    if not 0 <= slot < len(books.slots):
+        raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
+    entered = {state.name.lower(): int(books.stats[slot, ENTERED + state]) for state in BookState}
+    return {**entered, "moved": int(books.stats[slot, MOVED])}
 
 
 def _tiers(levels: int) -> list[int]:

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tapehouse.book.layout import PRICE_MAX, SIZE_MAX, Status
+from tapehouse.book.layout import PRICE_MAX, SIZE_MAX, BookState, Status
 from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Action, Cells, Flag, Kind, Side
 
@@ -44,9 +44,7 @@ class ReferenceBook:
     """The book of one slot: for each side (0 bid, 1 ask) its levels by price; empty levels are not kept."""
 
     tick: int
-    window: int
-    pinned: int | None = None
-    base: int | None = None
+    levels_max: int
     in_snapshot: bool = False
     sides: tuple[dict[int, Level], dict[int, Level]] = field(default_factory=lambda: ({}, {}))
 
@@ -70,27 +68,31 @@ class ReferenceBook:
             del self.sides[side][price]
 
     def fault(self, price: int) -> Status:
-        """OK where the book can hold that price."""
-        if self.base is None or not self.base <= price <= self.base + (self.window - 1) * self.tick:
+        """OK where a level can have that price."""
+        if abs(price) > PRICE_MAX:
             return Status.OUT_OF_WINDOW
-        return Status.OFF_TICK if (price - self.base) % self.tick else Status.OK
+        return Status.OFF_TICK if price % self.tick else Status.OK
 
-    def claim(self, price: int) -> Status:
-        """As `fault`, after laying the window around the first price."""
-        if self.base is None:
-            if abs(price) > PRICE_MAX:
-                return Status.OUT_OF_WINDOW
-            if price % self.tick:
-                return Status.OFF_TICK
-            lowest = price - self.window // 2 * self.tick
-            self.base = 0 if lowest < 0 <= price else lowest
-        return self.fault(price)
+    def claim(self, side: int, price: int) -> Status:
+        """As `fault`, for a level that is about to have a size."""
+        fault = self.fault(price)
+        if not fault and price not in self.sides[side] and len(self.sides[side]) >= self.levels_max:
+            return Status.TOO_MANY_LEVELS
+        return fault
+
+    def state(self) -> BookState:
+        """How the best bid and the best ask stand to each other."""
+        bids, asks = self.sides
+        if not bids or not asks:
+            return BookState.ONE_SIDED if bids or asks else BookState.EMPTY
+        if max(bids) < min(asks):
+            return BookState.NORMAL
+        return BookState.LOCKED if max(bids) == min(asks) else BookState.CROSSED
 
     def clear(self) -> None:
-        """Empty both sides, and the window unless it is pinned."""
+        """Empty both sides."""
         for levels in self.sides:
             levels.clear()
-        self.base = self.pinned
 
 
 class ReferenceBooks:
@@ -99,12 +101,13 @@ class ReferenceBooks:
     def __init__(self, instruments: int, *, orders: int, levels: int) -> None:
         self.books: list[ReferenceBook | None] = [None] * instruments
         self.orders_max = orders
-        self.window = levels
+        self.levels_max = levels
         self.stats: list[Counter[Status]] = [Counter() for _ in range(instruments + 1)]
+        self.entered: list[Counter[BookState]] = [Counter() for _ in range(instruments)]
 
-    def define(self, slot: int, tick_size: int, *, base: int | None = None) -> None:
+    def define(self, slot: int, tick_size: int) -> None:
         """See `layout.define`; only for slots that are still undefined."""
-        self.books[slot] = ReferenceBook(tick_size, self.window, pinned=base, base=base)
+        self.books[slot] = ReferenceBook(tick_size, self.levels_max)
 
     def live(self) -> int:
         """Known orders of all slots."""
@@ -117,15 +120,55 @@ class ReferenceBooks:
             self.stats[-1][Status.OUT_OF_RANGE] += 1
             return Status.OUT_OF_RANGE
         cell = cells[row]
-        if cell["kind"] not in (Kind.MBO, Kind.MBP) or cell["cells"] == 0:
+        if cell["kind"] not in (Kind.MBO, Kind.MBP, Kind.QUOTE) or cell["cells"] == 0:
             return Status.OK
         if not 0 <= slot < len(self.books):
             self.stats[-1][Status.OUT_OF_RANGE] += 1
             return Status.OUT_OF_RANGE
-        fields = {name: int(cell[name]) for name in ("kind", "action", "side", "flags", "order_id", "price", "size")}
-        status = self._change(self.books[slot], **fields)
+        before = self.state(slot)
+        if cell["kind"] == Kind.QUOTE:
+            status = self._quote(self.books[slot], cells[row : row + int(cell["cells"])])
+        else:
+            names = ("kind", "action", "side", "flags", "order_id", "price", "size")
+            status = self._change(self.books[slot], **{name: int(cell[name]) for name in names})
         self.stats[slot][status] += 1
+        after = self.state(slot)
+        if after != before:
+            self.entered[slot][after] += 1
         return status
+
+    def state(self, slot: int) -> BookState:
+        """See `view.state`."""
+        book = self.books[slot]
+        return book.state() if book else BookState.EMPTY
+
+    def _quote(self, book: ReferenceBook | None, record: Cells) -> Status:
+        if book is None:
+            return Status.UNDEFINED_SLOT
+        if self._begin(book, int(record["action"][0]), int(record["flags"][0])):
+            return Status.OK
+        if len(record) < 2:
+            return Status.OUT_OF_RANGE
+        found = []
+        for side in range(2):
+            price, size = int(record["price"][side]), int(record["size"][side])
+            if price == UNDEFINED or size == 0:
+                book.sides[side].clear()
+                continue
+            for other in [each for each in book.sides[side] if each != price]:
+                del book.sides[side][other]
+            found.append(self._set_level(book, side, price, size))
+            if found[-1] not in (Status.OK, Status.ORDERS_DROPPED):
+                book.sides[side].clear()
+        return next((status for status in found if status), Status.OK)
+
+    def _begin(self, book: ReferenceBook, action: int, flags: int) -> bool:
+        """Empty the book where this record says so; True where it says nothing else."""
+        flagged = bool(flags & Flag.SNAPSHOT)
+        if action == Action.CLEAR or (flagged and not book.in_snapshot):
+            book.clear()
+        book.in_snapshot = flagged
+        return action == Action.CLEAR
 
     def _change(
         self,
@@ -145,11 +188,7 @@ class ReferenceBooks:
             return Status.OK
         if action not in ACTIONS_WITH_EFFECT:
             return Status.BAD_ACTION
-        flagged = bool(flags & Flag.SNAPSHOT)
-        if action == Action.CLEAR or (flagged and not book.in_snapshot):
-            book.clear()
-        book.in_snapshot = flagged
-        if action == Action.CLEAR:
+        if self._begin(book, action, flags):
             return Status.OK
         number = {int(Side.BID): 0, int(Side.ASK): 1}.get(side)
         if kind == Kind.MBO and action == Action.CANCEL:
@@ -170,7 +209,7 @@ class ReferenceBooks:
         return Status.UNKNOWN_ORDER if action == Action.MODIFY and status == Status.OK else status
 
     def _enter(self, book: ReferenceBook, side: int, order_id: int, price: int, size: int) -> Status:
-        fault = book.claim(price)
+        fault = book.claim(side, price)
         if fault:
             return fault
         level = book.sides[side].get(price, Level())
@@ -187,7 +226,7 @@ class ReferenceBooks:
 
     def _modify(self, book: ReferenceBook, found: tuple[int, int, Order], side: int, price: int, size: int) -> Status:
         old_side, old_price, order = found
-        fault = book.fault(price)
+        fault = book.claim(side, price) if size else Status.OK
         if size and not fault and (side, price) == (old_side, old_price) and size <= order.size:
             order.size = size
             return Status.OK
@@ -219,9 +258,7 @@ class ReferenceBooks:
     def _set_level(self, book: ReferenceBook, side: int, price: int, size: int) -> Status:
         if not 0 <= size <= SIZE_MAX:
             return Status.BAD_SIZE
-        if size == 0 and book.base is None:
-            return Status.OK
-        fault = book.claim(price) if size else book.fault(price)
+        fault = book.claim(side, price) if size else book.fault(price)
         if fault:
             return fault
         level = book.sides[side].setdefault(price, Level())
@@ -243,13 +280,12 @@ class ReferenceBooks:
 
     def snapshot(self) -> bytes:
         """See `canonical.snapshot`: the same bytes."""
-        words: list[int] = [1, len(self.books), self.window, self.orders_max]
+        words: list[int] = [2, len(self.books), self.levels_max, self.orders_max]
         for book in self.books:
             if book is None:
                 words.append(0)
                 continue
-            pinned, base = (UNDEFINED if value is None else value for value in (book.pinned, book.base))
-            words += [book.tick, pinned, base, int(book.in_snapshot)]
+            words += [book.tick, int(book.in_snapshot)]
             for side, levels in enumerate(book.sides):
                 words.append(len(levels))
                 for price in sorted(levels, reverse=side == 0):

@@ -6,11 +6,10 @@ id 0: these books hold what their owner put in, so there is nothing that a recor
 
 from __future__ import annotations
 
-from tapehouse.book.bits import next_below
-from tapehouse.book.layout import BEST, BID, LINKS, ORDER_ID, PLACE, QUEUE, REMAINING, ROW, SHIFT, SIZE
-from tapehouse.book.queues import OK, claim, enter, remove, resize
+from tapehouse.book.layout import BEST, BID, LINKS, NO_RANK, ORDER_ID, PLACE, QUEUE, REMAINING, ROW, SIZE
+from tapehouse.book.places import claim, next_rank, place_of, price_of, rank_of
+from tapehouse.book.queues import OK, enter, remove, resize
 from tapehouse.book.table import find, high, home, low
-from tapehouse.book.view import price_of
 from tapehouse.core.kernel import Int, State, kernel
 from tapehouse.core.prefetch import prefetch
 
@@ -19,9 +18,7 @@ from tapehouse.core.prefetch import prefetch
 def first_order(books: State, slot: Int, side: Int) -> Int:
     """The row of the oldest order at the best price of a side, 0 where the side is empty."""
     rank = books.slots[slot, BEST + side]
-    if rank < 0:
-        return 0
-    return low(books.levels[((2 * slot + side) << books.pool[SHIFT]) + rank, QUEUE])
+    return low(books.levels[place_of(books, slot, side, rank), QUEUE]) if rank != NO_RANK else 0
 
 
 @kernel(inline=True)
@@ -30,27 +27,23 @@ def order_after(books: State, slot: Int, side: Int, row: Int) -> Int:
     behind = high(books.orders[row, LINKS])
     if behind != 0:
         return behind
-    book = 2 * slot + side
-    first = book << books.pool[SHIFT]
-    rank = next_below(books.bitmap, books.pool, book, books.orders[row, PLACE] - first)
-    return low(books.levels[first + rank, QUEUE]) if rank >= 0 else 0
+    rank = next_rank(books, slot, side, rank_of(books, books.orders[row, PLACE]))
+    return low(books.levels[place_of(books, slot, side, rank), QUEUE]) if rank != NO_RANK else 0
 
 
 @kernel()
 def offered(books: State, slot: Int, side: Int, price: Int, enough: Int, levels_max: Int) -> Int:
     """The size at a side's prices that are no worse than `price`, until it is enough or the levels are too many."""
-    book = 2 * slot + side
-    first = book << books.pool[SHIFT]
     rank = books.slots[slot, BEST + side]
     total = 0
     for _ in range(levels_max):
-        if rank < 0 or total >= enough:
+        if rank == NO_RANK or total >= enough:
             break
         here = price_of(books, slot, side, rank)
         if here < price if side == BID else here > price:
             break
-        total += books.levels[first + rank, SIZE]
-        rank = next_below(books.bitmap, books.pool, book, rank)
+        total += books.levels[place_of(books, slot, side, rank), SIZE]
+        rank = next_rank(books, slot, side, rank)
     return total
 
 
@@ -91,7 +84,10 @@ def append_order(books: State, slot: Int, side: Int, order_id: Int, price: Int, 
     if place < 0:
         return place
     status = enter(books, slot, place, order_id, size)
-    return high(books.levels[place, QUEUE]) if status == OK else -status
+    if status != OK:
+        return -status
+    resize(books, place, size)
+    return high(books.levels[place, QUEUE])
 
 
 @kernel(inline=True)

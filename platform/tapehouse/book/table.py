@@ -19,6 +19,7 @@ SLOT_MIX = np.uint64(0xC2B2AE3D27D4EB4F)
 GROUP_BITS = 3
 GROUP_MASK = (1 << GROUP_BITS) - 1
 LOW_MASK = (1 << 32) - 1
+HALF = np.uint64(32)
 
 
 @kernel()
@@ -30,7 +31,7 @@ def low(packed: Int) -> Int:
 @kernel()
 def high(packed: Int) -> Int:
     """The upper of two numbers below 2^31 in one word."""
-    return packed >> 32
+    return np.int64(np.uint64(packed) >> HALF)
 
 
 @kernel()

@@ -137,9 +137,8 @@ def kernel(*signature: Any, inline: bool = False) -> Callable[[Callable[..., Any
             "error_model": "numpy",
             "no_cfunc_wrapper": True,
             "nogil": True,
+            "forceinline": inline,  # said either way: unsaid, it is taken from whoever compiles this one
         }
-        if inline:
-            options["forceinline"] = True
         with cached_with(function):
             compiled: Any = numba.njit(*signature, **options)(function)
         declared: Callable[..., Any] = called_with_machine_types(compiled)

@@ -6,6 +6,7 @@ import pytest
 from tapehouse.book import (
     ASK,
     BID,
+    BookState,
     apply_cells,
     counts,
     define,
@@ -17,7 +18,10 @@ from tapehouse.book import (
     set_level,
     snapshot,
     snapshot_books,
+    state,
+    transitions,
 )
+from tapehouse.book.layout import FAR
 from tapehouse.core import UNDEFINED, IntegrityError
 from tapehouse.market import Action, Kind, Side, empty_cells, words
 
@@ -39,7 +43,7 @@ def cells_of(*records: tuple[int, str, int, int, int]):
 def new_books(**bounds):
     books = make_books(3, **{"orders": 16, "levels": 64, **bounds})
     define(books, 1, 10)
-    define(books, 2, 5, base=-100)
+    define(books, 2, 5)
     return books
 
 
@@ -86,6 +90,32 @@ def test_different_books_give_different_bytes(records):
     assert digest(books) != before
 
 
+def test_a_book_wider_than_its_window_comes_back():
+    books = new_books()
+    far = [(Action.ADD, "AB"[n % 2], n, 1000 + 10_000 * n * (-1) ** n, n) for n in range(1, 16)]
+    apply_cells(books, SLOTS, words(cells_of(*far)))
+    for at in range(40):
+        assert set_level(books, 2, at % 2, at * 37 * 5, 1 + at) == 0
+    other = example()
+    restore(other, snapshot(books))
+    assert snapshot(other) == snapshot(books)
+    assert [levels(other, 2, side) for side in range(2)] == [levels(books, 2, side) for side in range(2)]
+    assert set_level(other, 1, BID, 1000, 1) == 0
+    restore(other, snapshot(example()))
+    assert snapshot(other) == snapshot(example()), "and leaves nothing behind"
+    assert not other.slots[:, [FAR, FAR + 1]].any()
+
+
+def test_a_restore_counts_no_state_as_entered():
+    books = example()
+    restored = new_books()
+    restore(restored, snapshot(books))
+    assert not any(transitions(restored, 1)[each.name.lower()] for each in BookState)
+    assert state(restored, 1) == state(books, 1) == BookState.NORMAL
+    set_level(restored, 1, BID, 980, 1)
+    assert transitions(restored, 1)["normal"] == 0, "nor does what follows, where it stays"
+
+
 def test_restored_books_go_on_alike():
     books, other = example(), new_books()
     apply_cells(other, SLOTS, words(cells_of((Action.ADD, "A", 8, 1030, 1))))
@@ -93,10 +123,10 @@ def test_restored_books_go_on_alike():
     assert snapshot(other) == snapshot(books)
     assert sum(counts(other, 1).values()) == 0
     after = cells_of((Action.CANCEL, "B", 1, 1000, 5), (Action.ADD, "A", 9, 1030, 2), (Action.ADD, "B", 3, 10**6, 2))
-    assert apply_cells(books, SLOTS, words(after)) == apply_cells(other, SLOTS, words(after)) == 1
+    assert apply_cells(books, SLOTS, words(after)) == apply_cells(other, SLOTS, words(after)) == 0
     assert snapshot(other) == snapshot(books)
     assert levels(other, 1, ASK) == [(1030, 2, 1), (1040, 7, 1)]
-    assert set_level(other, 2, BID, -100, 1) == 0, "a pinned window comes back"
+    assert set_level(other, 2, BID, -100, 1) == 0
 
 
 def test_empty_books_are_a_snapshot_too():
@@ -166,7 +196,9 @@ def test_every_changed_word_is_refused_or_becomes_what_it_says():
         ([990, 3, 0], [1000, 3, 0]),  # a level twice
         ([990, 3, 0], [990, 0, 0]),  # a level of nothing
         ([1, 5, 2, 6], [1, UNDEFINED - 1, 2, 6]),  # a level that wraps
-        ([5, -100, -100], [5, -95, -100]),  # a window that is not where it is pinned
+        ([10, 0, 2], [20, 0, 2]),  # prices off the tick
+        ([10, 0, 2], [10, 2, 2]),  # neither in a snapshot nor not
+        ([1000, 0, 2], [2**61 + 8, 0, 2]),  # a price beyond all
     ],
 )
 def test_impossible_books_are_refused(old, new):

@@ -6,6 +6,7 @@ import pytest
 from tapehouse.book import (
     ASK,
     BID,
+    BookState,
     Status,
     apply,
     apply_cells,
@@ -14,16 +15,22 @@ from tapehouse.book import (
     counts,
     define,
     depth,
+    ladder,
     level_size,
     levels,
     make_books,
     order_counts,
     set_level,
     snapshot,
+    state,
+    state_of,
+    top,
+    transitions,
+    window,
 )
 from tapehouse.book.layout import SIZE_MAX
 from tapehouse.core import UNDEFINED, UsageError
-from tapehouse.market import Action, Flag, Kind, Side, empty_cells, words
+from tapehouse.market import Action, Flag, Kind, Side, empty_cells, extend, words
 
 TICK = 10
 SIDES = {"B": Side.BID, "A": Side.ASK, "N": Side.NONE}
@@ -51,6 +58,13 @@ class Bench:
     def price(self, action: str, side: str, price: int, size: int, **more):
         return self.send(action, side, price, size, kind=Kind.MBP, **more)
 
+    def quote(self, bid: tuple[int, int], ask: tuple[int, int], *, slot=1):
+        cells = empty_cells(2)
+        cells["kind"], cells["price"], cells["size"] = Kind.QUOTE, [bid[0], ask[0]], [bid[1], ask[1]]
+        extend(cells)
+        cells["cells"][0] = 2
+        return Status(apply(self.books, slot, words(cells), 0))
+
     def bids(self):
         return levels(self.books, 1, BID)
 
@@ -60,7 +74,7 @@ class Bench:
     def queue(self, side: int, price: int) -> list[tuple[int, int]]:
         """The (id, size) of a level's orders, oldest first, read from the snapshot's words."""
         found = np.frombuffer(snapshot(self.books), "<i8").tolist()
-        at = 5 + 1 + 4  # the header, slot 0, the head of slot 1
+        at = 5 + 1 + 2  # the header, slot 0, the head of slot 1
         for number in range(2):
             count, at = found[at], at + 1
             for _ in range(count):
@@ -140,7 +154,7 @@ def test_modify_to_where_no_order_can_be_removes_it(bench):
     bench.send("A", "B", 1000, 5, 1)
     bench.send("A", "B", 1000, 5, 2)
     assert bench.send("M", "B", 1005, 5, 1) == Status.OFF_TICK
-    assert bench.send("M", "B", 10**15, 5, 2) == Status.OUT_OF_WINDOW
+    assert bench.send("M", "B", 2**62, 5, 2) == Status.OUT_OF_WINDOW
     assert bench.bids() == []
 
 
@@ -197,21 +211,28 @@ def test_a_stated_size_keeps_the_orders_that_fit_the_oldest_first(bench):
     assert bench.bids() == []
 
 
-def test_removal_before_any_price_lays_no_window(bench):
+def test_removal_where_there_is_nothing_is_no_trouble_and_moves_no_window(bench):
     assert bench.price("C", "B", 5_000_000, 0) == Status.OK
     assert bench.send("A", "B", 1000, 5, 1) == Status.OK
-    assert bench.price("C", "B", 5_000_000, 0) == Status.OUT_OF_WINDOW
+    before = window(bench.books, 1)
+    assert bench.price("C", "B", 5_000_000, 0) == Status.OK
+    assert bench.send("C", "B", 5_000_000, 1, 0) == Status.UNKNOWN_ORDER
+    assert window(bench.books, 1) == before
 
 
-def test_clear_empties_the_book_and_lays_the_window_anew(bench):
+def test_clear_empties_the_book_far_levels_too(bench):
     for order_id in range(1, 20):
         bench.send("A", "AB"[order_id % 2], 1000 + TICK * order_id, 5, order_id)
     bench.send("A", "B", 1000, 5, 0)
-    assert bench.send("A", "B", 10**6, 1, 99) == Status.OUT_OF_WINDOW
+    assert bench.send("A", "B", 10**6, 1, 99) == Status.OK
+    assert bench.send("A", "A", 10**9, 1, 98) == Status.OK
+    assert bench.bids()[0] == (10**6, 1, 1)
+    assert bench.asks()[-1] == (10**9, 1, 1)
     assert bench.send("R", "N", UNDEFINED, UNDEFINED, 0) == Status.OK
     assert bench.bids() == bench.asks() == []
     assert not bench.books.bitmap.any()
     assert not bench.books.table[:, 1].any()
+    assert not bench.books.levels.any()
     assert bench.send("A", "B", 10**6, 1, 99) == Status.OK
     assert bench.bids() == [(10**6, 1, 1)]
 
@@ -225,7 +246,7 @@ def test_trades_and_fills_do_not_change_the_book(bench):
 
 
 def test_other_kinds_and_extensions_are_left_alone(bench):
-    for kind in (Kind.TRADE, Kind.QUOTE, Kind.COMMAND, 0, 200):
+    for kind in (Kind.TRADE, Kind.OPTION_QUOTE, Kind.COMMAND, 0, 200):
         assert bench.send("A", "B", 1000, 5, 1, kind=kind) == Status.OK
     extension = empty_cells(1)
     extension["kind"], extension["action"], extension["side"], extension["size"] = Kind.MBO, Action.ADD, Side.BID, 5
@@ -248,8 +269,8 @@ def test_other_kinds_and_extensions_are_left_alone(bench):
         ("A", "B", UNDEFINED, 1, Status.OUT_OF_WINDOW),
         ("A", "B", -(2**63), 1, Status.OUT_OF_WINDOW),
         ("A", "B", 1001, 1, Status.OFF_TICK),
-        ("A", "B", 1000 + 32 * TICK, 1, Status.OUT_OF_WINDOW),
-        ("A", "B", 1000 - 33 * TICK, 1, Status.OUT_OF_WINDOW),
+        ("A", "B", 2**61 + TICK, 1, Status.OUT_OF_WINDOW),
+        ("A", "B", 10**12 + 1, 1, Status.OFF_TICK),
         ("Z", "B", 1000, 1, Status.BAD_ACTION),
         ("a", "B", 1000, 1, Status.BAD_ACTION),
     ],
@@ -268,13 +289,90 @@ def test_a_first_price_that_cannot_be_lays_no_window(bench, price):
     assert bench.send("A", "B", 1000, 5, 1) == Status.OK
 
 
-def test_the_window_holds_its_first_and_last_price(bench):
-    bench.send("A", "B", 1000, 1, 1)
-    for order_id, price in ((2, 1000 - 32 * TICK), (3, 1000 + 31 * TICK)):
-        assert bench.send("A", "B", price, 1, order_id) == Status.OK
-        assert bench.send("A", "A", price, 1, order_id + 10) == Status.OK
-    assert [price for price, _, _ in bench.bids()] == [1310, 1000, 680]
-    assert [price for price, _, _ in bench.asks()] == [680, 1310]
+def test_a_far_level_is_a_level_like_another(bench):
+    bench.send("A", "B", 1000, 5, 1)
+    bench.send("A", "A", 1010, 5, 2)
+    far = 10**9
+    assert bench.send("A", "A", far, 4, 3) == Status.OK
+    assert bench.send("A", "A", far, 6, 4) == Status.OK
+    assert bench.send("M", "A", far, 9, 3) == Status.OK
+    assert bench.queue(ASK, far) == [(4, 6), (3, 9)]
+    assert bench.price("M", "A", far, 10) == Status.ORDERS_DROPPED
+    assert bench.asks() == [(1010, 5, 1), (far, 10, 1)]
+    assert bench.send("C", "A", far, 4, 77) == Status.UNKNOWN_ORDER
+    assert bench.send("M", "A", 1020, 6, 4) == Status.OK
+    assert bench.asks() == [(1010, 5, 1), (1020, 6, 1)]
+    assert bench.send("M", "A", far, 6, 2) == Status.OK, "an only order may go far and grow there"
+    assert bench.send("M", "A", far, 8, 2) == Status.OK
+    assert bench.asks() == [(1020, 6, 1), (far, 8, 1)]
+    assert level_size(bench.books, 1, ASK, far) == 8
+    assert level_size(bench.books, 1, ASK, far + TICK) == level_size(bench.books, 1, ASK, far + 1) == 0
+
+
+def test_a_far_level_whose_order_finds_no_room_is_none():
+    bench = Bench(orders=1)
+    bench.send("A", "B", 1000, 5, 1)
+    assert bench.send("A", "B", 10**9, 5, 2) == Status.TABLE_FULL
+    assert bench.bids() == [(1000, 5, 1)]
+    assert bench.send("C", "B", 1000, 5, 1) == Status.OK
+    assert bench.bids() == []
+
+
+def test_a_side_has_as_many_levels_as_a_window_has_ticks(bench):
+    for number in range(64):
+        assert bench.price("M", "A", 1000 + 7 * TICK * number, 1) == Status.OK
+    assert bench.price("M", "A", 1000 + TICK, 1) == Status.TOO_MANY_LEVELS
+    assert bench.price("M", "A", 10**9, 1) == Status.TOO_MANY_LEVELS
+    assert bench.price("M", "A", 1000 + 7 * TICK, 5) == Status.OK, "one that is there may change"
+    assert bench.price("M", "B", 990, 1) == Status.OK, "and the other side has its own"
+    assert bench.price("M", "A", 1000, 0) == Status.OK
+    assert bench.price("M", "A", 10**9, 1) == Status.OK
+    assert len(bench.asks()) == 64
+
+
+def test_a_quote_is_all_that_a_book_has(bench):
+    for order_id, (side, price) in enumerate([("B", 1000), ("B", 990), ("A", 1010), ("A", 10**9)], 1):
+        bench.send("A", side, price, 5, order_id)
+    assert bench.quote((1000, 7), (1020, 3)) == Status.OK
+    assert (bench.bids(), bench.asks()) == ([(1000, 7, 1)], [(1020, 3, 0)])
+    assert bench.quote((1000, 2), (UNDEFINED, 3)) == Status.ORDERS_DROPPED
+    assert (bench.bids(), bench.asks()) == ([(1000, 2, 0)], [])
+    assert bench.quote((10**9, 0), (1010, 4)) == Status.OK, "a size of 0 is no quote"
+    assert (bench.bids(), bench.asks()) == ([], [(1010, 4, 0)])
+    assert bench.quote((995, 1), (1015, 4)) == Status.OFF_TICK
+    assert (bench.bids(), bench.asks()) == ([], []), "what was quoted before is gone in any case"
+    assert bench.quote((990, 1), (1010, -4)) == Status.BAD_SIZE
+    assert (bench.bids(), bench.asks()) == ([(990, 1, 0)], [])
+    assert bench.send("A", "B", 1000, 5, 9, kind=Kind.QUOTE) == Status.OUT_OF_RANGE, "a quote without its ask"
+    assert bench.bids() == [(990, 1, 0)]
+    assert bench.quote((1, 1), (2, 1), slot=0) == Status.UNDEFINED_SLOT
+
+
+def test_how_the_sides_stand_is_told_and_counted(bench):
+    def stands() -> BookState:
+        return state(bench.books, 1)
+
+    assert stands() == BookState.EMPTY
+    bench.send("A", "B", 1000, 5, 1)
+    assert stands() == BookState.ONE_SIDED
+    bench.send("A", "A", 1010, 5, 2)
+    assert stands() == state_of(bench.books, 1) == BookState.NORMAL
+    bench.send("A", "B", 1010, 5, 3)
+    assert stands() == BookState.LOCKED
+    bench.send("A", "B", 10**9, 5, 4)
+    assert stands() == BookState.CROSSED
+    assert bench.bids() == [(10**9, 5, 1), (1010, 5, 1), (1000, 5, 1)], "told, not repaired"
+    bench.send("M", "B", 1000, 5, 4)
+    bench.send("C", "B", 1010, 5, 3)
+    assert stands() == BookState.NORMAL
+    bench.send("R", "N", 0, 0)
+    expected = {"empty": 1, "one_sided": 1, "normal": 2, "locked": 2, "crossed": 1}
+    assert {name: transitions(bench.books, 1)[name] for name in expected} == expected
+    assert state_of(bench.books, 9) == state_of(bench.books, -1) == BookState.EMPTY
+    for slot in (-1, 3):
+        for read in (state, transitions, window):
+            with pytest.raises(UsageError):
+                read(bench.books, slot)
 
 
 def test_sizes_never_wrap(bench):
@@ -376,6 +474,25 @@ def test_views_read_what_is_there_and_no_further(bench):
     for slot, side in ((3, BID), (-1, BID), (1, 2)):
         with pytest.raises(UsageError):
             levels(bench.books, slot, side)
+
+
+def test_top_and_ladder_read_both_sides_at_once(bench):
+    assert top(bench.books, 1) == (UNDEFINED, 0, UNDEFINED, 0)
+    for order_id, (side, price) in enumerate([("B", 1000), ("B", 1000), ("B", 10), ("A", 1010)], 1):
+        bench.send("A", side, price, order_id, order_id)
+    best = top(bench.books, 1)
+    assert best == (1000, 3, 1010, 4)
+    assert (best.bid, best.bid_size, best.ask, best.ask_size) == (1000, 3, 1010, 4)
+    assert top(bench.books, -1) == top(bench.books, 3) == (UNDEFINED, 0, UNDEFINED, 0)
+    out = np.full((2, 3, 3), 9)
+    assert ladder(bench.books, 1, out) == 3
+    none = [UNDEFINED, 0, 0]
+    assert out.tolist() == [[[1000, 3, 2], [10, 3, 1], none], [[1010, 4, 1], none, none]]
+    assert ladder(bench.books, 1, out[:, :1].copy()) == 2
+    assert ladder(bench.books, 7, out) == 0
+    assert out.tolist() == [[none] * 3] * 2
+    for shape in ((1, 3, 3), (3, 3, 3), (2, 3, 2), (2, 3, 4)):
+        assert ladder(bench.books, 1, np.zeros(shape, np.int64)) == -1
 
 
 def test_read_only_cells_are_taken_too(bench):

@@ -13,7 +13,7 @@ def test_every_array_begins_on_a_cache_line_and_holds_int64():
         assert array.ctypes.data % 64 == 0
         assert array.dtype in (np.int64, np.uint64)
         assert array.flags.c_contiguous
-    assert books.levels.shape == (3 * 2 * 128, 4)
+    assert books.levels.shape == (2 * 3 * 2 * 128, 4), "those of windows, and as many far ones"
     assert books.orders.shape == (101, 4)
     assert len(books.table) >= 2 * 100
     assert len(books.table) & (len(books.table) - 1) == 0
@@ -57,36 +57,36 @@ def test_define_again_keeps_a_book_and_another_tick_needs_an_empty_one():
     assert levels(books, 0, 0) == [(1_000, 7, 0)]
     with pytest.raises(DataError, match="cannot change"):
         define(books, 0, 10)
-    with pytest.raises(DataError, match="cannot change"):
-        define(books, 0, 5, base=900)
     set_level(books, 0, 0, 1_000, 0)
     define(books, 0, 10)
+    assert set_level(books, 0, 0, 1_005, 1) == Status.OFF_TICK
+
+
+def test_the_window_is_laid_around_what_there_is():
+    books = make_books(2, orders=4, levels=64)
     assert window(books, 0) is None
-
-
-def test_window_lies_around_the_first_price_but_not_below_zero():
-    books = make_books(3, orders=4, levels=64)
     define(books, 0, 5)
-    define(books, 1, 5)
-    define(books, 2, 5)
-    assert window(books, 0) is None
-    set_level(books, 0, 0, 1_000, 1)
-    set_level(books, 1, 0, 50, 1)
-    set_level(books, 2, 0, -50, 1)
-    assert window(books, 0) == (1_000 - 32 * 5, 1_000 + 31 * 5)
-    assert window(books, 1) == (0, 63 * 5)
-    assert window(books, 2) == (-50 - 32 * 5, -50 + 31 * 5), "a price below 0 is as good as another"
+    for price in (1_000, -50, 10**12):
+        set_level(books, 0, 0, price, 1)
+        low, high = window(books, 0)
+        assert (low, high) == (price - 31 * 5, price + 32 * 5)
+        set_level(books, 0, 0, price, 0)
+    set_level(books, 0, 0, 0, 1)
+    set_level(books, 0, 1, 60 * 5, 1)
+    assert window(books, 0) == (-5, 62 * 5), "both fit: neither is far"
 
 
-def test_pinned_window_stands_before_the_first_price_and_need_not_be_on_a_multiple():
-    books = make_books(1, orders=4, levels=64)
-    define(books, 0, 5, base=-33)
-    assert window(books, 0) == (-33, -33 + 63 * 5)
-    assert set_level(books, 0, 1, -33, 1) == Status.OK
-    assert set_level(books, 0, 1, -30, 1) == Status.OFF_TICK
-    assert set_level(books, 0, 1, -38, 1) == Status.OUT_OF_WINDOW
-    with pytest.raises(UsageError):
-        define(make_books(1, orders=1, levels=64), 0, 5, base=2**62)
+@pytest.mark.parametrize("tick", [1, 3, 5, 8, 12, 250_000_000, 10**9 + 7, 2**55])
+def test_every_tick_divides_its_multiples_and_nothing_else(tick):
+    books = make_books(1, orders=1, levels=64)
+    define(books, 0, tick)
+    for ticks in (-60, -1, 0, 1, 7, 2**55 // tick, -(2**60) // tick):
+        for offset in {0, 1, -1, tick // 2, -(tick // 3)}:
+            price = ticks * tick + offset
+            status = Status.OFF_TICK if price % tick else Status.OK
+            assert set_level(books, 0, 0, price, 1) == status
+            assert (levels(books, 0, 0) == [(price, 1, 0)]) == (status == Status.OK)
+            set_level(books, 0, 0, price, 0)
 
 
 def test_counts_are_read_by_name_and_only_of_slots_that_are():
