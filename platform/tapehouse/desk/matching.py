@@ -104,6 +104,7 @@ from tapehouse.desk.venue_state import (
 )
 
 _UNDEFINED = UNDEFINED
+REQUESTS_AHEAD = 4  # of those that wait, whose target is fetched meanwhile
 ORDERS_AHEAD = 16  # ids count up, so where the orders to come will be kept is known
 ID_MASK = (1 << INDEX_BITS) - 1
 
@@ -341,6 +342,10 @@ def run_requests(
     limit = out.shape[0] - REQUEST_ROWS_MAX
     row = start
     while row < requests.shape[0] and counters[OUT_ROWS] <= limit:
+        if row + REQUESTS_AHEAD < requests.shape[0]:
+            later = requests[row + REQUESTS_AHEAD]
+            if later[REQUEST_KIND] >= CANCEL:
+                expect_order(books, later[REQUEST_SLOT], later[REQUEST_TARGET] >> INDEX_BITS)
         counters[ORDINAL] += 1
         counters[INDEX] = 0
         reasons[row] = handle(venue, books, requests[row], out, powers)
