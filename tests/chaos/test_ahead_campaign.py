@@ -10,20 +10,26 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tapehouse.bus import Cluster
+from tapehouse.engine.frame_files import read_frames
 from tapehouse.engine.journal import TAKEN_CELLS, TAKEN_HEAD, TAKEN_SOURCE
 from tapehouse.log import Log
 from tapehouse.market import whole_records
-from tapehouse.ring import Ring
-from tests.support.ahead_day import FEED, FEED_SOURCE, AheadDay, Checked
+from tapehouse.ring import Ring, list_rings
+from tapehouse.ring.place import ring_path
+from tests.support.ahead_day import FEED, FEED_SOURCE, AheadDay, Checked, contiguous_cells, tape_ids
+from tests.support.cli import Shell
 from tests.support.clusters import free_config, unique
 
+OUTAGE_S = 10.0
 PAUSE_S = 2.0  # between two kills, at most; the time within it is drawn
 SEED_DEFAULT = 20_261_121
 
@@ -134,22 +140,168 @@ async def test_kills_of_everything(tmp_path: Path, ring_directory: Path, cluster
         print(f"{len(victims)} kills of everything: {found}")
 
 
-# The moment between publishing to the journal and releasing the feed, made by hand.
+# What the checker must find, and what a host does with what another left.
 
 
-def leave_burst_untold(day: AheadDay) -> int:
-    """What a host that is killed there leaves: a burst of the feed in the journal, noted, and not released."""
+async def leave_burst_untold(day: AheadDay) -> None:
+    """What a host killed between publishing to its journal and releasing the feed leaves, made by hand."""
+    async with day.platform() as platform:
+        taped = await contiguous_cells(await platform.tape(day.tape))
+    table = tape_ids(taped)
     with (
         Ring.produce(day.journal, directory=day.rings) as journal,
         Ring.consume(FEED, directory=day.rings) as feed,
     ):
-        cells = feed.readable().copy()
+        cells = feed.readable(4096).copy()
         cells = cells[: whole_records(cells, 200)]
-        tape_ids = {1: 1, 2: 2, 3: 3}
-        cells["instrument"] = [tape_ids[number] if number else 0 for number in cells["instrument"].tolist()]
-        cells["source"] = FEED_SOURCE
+        cells["instrument"], cells["source"] = table[cells["instrument"]], FEED_SOURCE
         journal.set_word(TAKEN_HEAD, journal.head + len(cells))
         journal.set_word(TAKEN_SOURCE, FEED_SOURCE)
         journal.set_word(TAKEN_CELLS, feed.tail + len(cells))
         journal.append(cells)
-        return len(cells)
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_burst_that_the_feed_was_not_told_of_comes_once(
+    told: bool, tmp_path: Path, ring_directory: Path, cluster1: Cluster
+) -> None:
+    """And where nobody looks at the journal's words, the checker finds it twice."""
+    async with running(tmp_path, ring_directory, cluster1.urls) as day:
+        await day.until(lambda: day.committed() > 5_000, "nothing reaches the tape")
+        day.kill_host()
+        await day.until(lambda: not day.sidecars(), "the sidecar does not end")
+        await day.until(lambda: day.feed_lag() > 1_000, "the feed does not go on")
+        await leave_burst_untold(day)
+        if not told:
+            with Ring.produce(day.journal, directory=day.rings) as journal:
+                journal.set_word(TAKEN_HEAD, 0)
+        await asyncio.to_thread(day.start_host)
+        day.end_feed()
+        await day.taken()
+        day.stop_host()
+        if told:
+            await day.check()
+        else:
+            with pytest.raises(AssertionError, match=r"0 are lost and [1-9]\d* are doubled"):
+                await day.check()
+
+
+async def test_a_journal_that_is_lost_with_its_machine_costs_what_was_not_drained(
+    tmp_path: Path, ring_directory: Path, cluster1: Cluster
+) -> None:
+    async with running(tmp_path, ring_directory, cluster1.urls) as day:
+        await day.until(lambda: day.committed() > 5_000, "nothing reaches the tape")
+        sidecar = day.sidecar_pid()
+        os.kill(sidecar, signal.SIGSTOP)
+        before = day.published
+        await day.until(lambda: day.published > before + 5_000, "the feed does not go on")
+        day.kill_host()
+        os.kill(sidecar, signal.SIGKILL)
+        await day.until(lambda: not day.sidecars(), "the sidecar does not end")
+        ring_path(day.journal, ring_directory).unlink()
+        await asyncio.to_thread(day.start_host)
+        day.end_feed()
+        await day.taken()
+        day.stop_host()
+        with pytest.raises(AssertionError, match=r"[1-9]\d* are lost and 0 are doubled"):
+            await day.check()
+
+
+async def test_a_host_that_was_paused_past_a_take_over_stops(
+    tmp_path: Path, ring_directory: Path, cluster: Cluster
+) -> None:
+    """The other host is on another machine: what the first one still had is on no tape, and is kept in files."""
+    elsewhere = tmp_path / "elsewhere"
+    other = Shell(tmp_path / "other", TAPEHOUSE_SHM=str(elsewhere))
+    async with running(tmp_path, ring_directory, cluster.urls) as day:
+        await day.until(lambda: day.committed() > 5_000, "nothing reaches the tape")
+        paused = day.host
+        assert paused is not None
+        paused.send_signal(signal.SIGSTOP)
+        successor = await asyncio.to_thread(day.start_host, shell=other, feed=False)
+        await day.until(lambda: day.feed_lag() > 2_000, "the feed does not go on")
+        paused.send_signal(signal.SIGCONT)
+        said = await asyncio.to_thread(day.ended, paused, 1)
+        assert "fenced off" in said
+        assert len(said.splitlines()) == 1
+        async with day.platform() as platform:
+            await day.send(await platform.commands(day.tape))
+
+        # The first machine's next host says what to do with what is left, and does the work once that is done.
+        await asyncio.to_thread(day.stop_host)
+        refused = await asyncio.to_thread(day.start_host, wait=False)
+        said = await asyncio.to_thread(day.ended, refused, 1)
+        assert f"tapehouse drain {day.journal} --to DIR" in said
+        kept = await asyncio.to_thread(day.shell.json, "drain", day.journal, "--to", tmp_path / "kept")
+        await asyncio.to_thread(day.start_host)
+        day.end_feed()
+        await day.taken()
+        day.stop_host()
+        cells = np.concatenate([cells for _, cells in read_frames(tmp_path / "kept")])
+        cells = cells[cells["source"] == FEED_SOURCE]
+        assert 0 < len(cells) <= kept["cells"]
+        found = await day.check(kept=cells)
+        assert (found.epochs, found.commands) == (3, 1)
+        assert successor.returncode == 0
+
+
+@pytest.mark.parametrize("harm", ["election", "outage"])
+async def test_the_desk_goes_on_without_its_brokers(
+    harm: str, tmp_path: Path, ring_directory: Path, cluster: Cluster
+) -> None:
+    """The leader of TAPE is killed, or the majority is away for ten seconds: decisions leave all the while."""
+    day = AheadDay(tmp_path, ring_directory, cluster.urls, unique("outage"))
+    try:
+        day.begin()
+        Ring.create("orders", directory=ring_directory)
+        day.start_feed()
+        day.start_host("--orders", "orders")
+        async with day.platform() as platform:
+            await day.send(await platform.commands(day.tape))
+            await day.until(lambda: day.committed() > 5_000, "nothing reaches the tape")
+            names = [node.name for node in cluster.state.nodes]
+            leader = names.index(await platform.admin.leader(f"TAPE_{day.tape}") or names[0])
+        victims = [leader] if harm == "election" else [leader, (leader + 1) % 3]
+        for victim in victims:
+            await asyncio.to_thread(cluster.kill_node, victim, signal.SIGKILL)
+        with Ring.observe("orders", directory=ring_directory) as orders:
+            before = day.committed(), orders.head, time.monotonic()
+            if harm == "outage":
+                await asyncio.sleep(OUTAGE_S)
+                assert day.committed() == before[0], "without a majority nothing is acknowledged"
+            else:
+                await day.until(lambda: day.committed() > before[0] + 1_000, "no leader was elected")
+            away, decided = time.monotonic() - before[2], orders.head - before[1]
+            print(f"{harm}: {decided} cells of decisions in {away:.1f} s without the leader of TAPE")
+            assert decided > 0
+        for victim in victims:
+            await asyncio.to_thread(cluster.restart_node, victim, wait=False)
+        await asyncio.to_thread(cluster.wait_ready, 60)
+        head = day.head()
+        await day.until(lambda: day.committed() > head, "the tape does not catch up")
+        day.end_feed()
+        await day.taken()
+        assert await asyncio.to_thread(day.stop_host) == ""
+        print(await day.check())
+        async with day.platform() as platform:
+            events = await contiguous_cells(await platform.events(day.tape))
+        with Ring.consume("orders", directory=ring_directory) as sent:
+            assert sent.readable().tobytes() == events.tobytes()
+    finally:
+        day.close()
+
+
+async def test_a_host_that_comes_and_goes(tmp_path: Path, ring_directory: Path, cluster1: Cluster) -> None:
+    async with running(tmp_path, ring_directory, cluster1.urls) as day:
+        for number in range(4):
+            if number % 2:
+                day.kill_host()
+            else:
+                await asyncio.to_thread(day.stop_host)
+                assert list_rings(ring_directory) == [FEED]
+            await asyncio.to_thread(day.start_host)
+        day.end_feed()
+        await day.taken()
+        day.stop_host()
+        assert list_rings(ring_directory) == [FEED]
+        assert (await day.check()).epochs == 5

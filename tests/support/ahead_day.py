@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.core import AmbiguousAppendError, BusUnavailableError
 from tapehouse.engine import Engine
+from tapehouse.engine.journal import JournalView
 from tapehouse.feeds import GeneratedDay
 from tapehouse.log import Log, Progress, open_frame
 from tapehouse.market import Cells, Kind, empty_cells, read_definition, records_of, unpack_payload
@@ -203,6 +205,21 @@ class AheadDay:
                 found.append(int(entry.name))
         return found
 
+    def feed_lag(self) -> int:
+        """Cells that wait in the feed's ring."""
+        with Ring.observe(FEED, directory=self.rings) as ring:
+            return ring.lag
+
+    def head(self) -> int:
+        """Cells that the journal has taken."""
+        with Ring.observe(self.journal, directory=self.rings) as ring:
+            return ring.head
+
+    def committed(self) -> int:
+        """Cells of the journal that TAPE has acknowledged."""
+        with Ring.observe(self.journal, directory=self.rings) as ring:
+            return JournalView(ring).committed
+
     # Commands.
 
     def platform(self) -> Any:
@@ -225,15 +242,26 @@ class AheadDay:
 
     # The proof.
 
-    async def check(self) -> Checked:
-        """Hold everything against what it must be; raises AssertionError, which names what is lost or doubled."""
+    async def check(self, *, kept: Cells | None = None) -> Checked:
+        """Hold everything against what it must be; raises AssertionError, which names what is lost or doubled.
+
+        Args:
+            kept: Cells of the feed that a fenced-off journal held, as they would have been on the tape: one run of
+                them is missing there.
+        """
         async with self.platform() as platform:
-            return await check_logs(platform, self.tape, expected=day_cells(SEED, DAY_CELLS)[: self.published])
+            return await check_logs(platform, self.tape, day_cells(SEED, DAY_CELLS)[: self.published], kept=kept)
 
 
-async def check_logs(platform: Platform, tape: str, *, expected: Cells) -> Checked:
+async def check_logs(platform: Platform, tape: str, expected: Cells, *, kept: Cells | None = None) -> Checked:
     """TAPE's cells of the feed are the expected ones, EVENTS is the fold of TAPE, each command has its one outcome."""
     taped = await contiguous_cells(await platform.tape(tape))
+    if kept is not None:
+        there = taped[(taped["source"] == FEED_SOURCE) & (taped["kind"] != Kind.GAP)]
+        at = next(n for n in range(len(expected)) if n == len(there) or there["sequence"][n] != expected["sequence"][n])
+        taped_run = as_expected(expected[at : at + len(kept)], taped)
+        assert kept.tobytes() == taped_run.tobytes(), "what is in the files is not what the tape lacks"
+        expected = np.concatenate([expected[:at], expected[at + len(kept) :]])
     check_feed(taped, expected)
     decided = await contiguous_cells(await platform.events(tape))
     folded = fold(Engine(maker(interval_ms=INTERVAL_MS)), taped, [])
@@ -263,15 +291,26 @@ async def contiguous_cells(log: Log) -> Cells:
     return np.concatenate(parts)
 
 
-def check_feed(taped: Cells, expected: Cells) -> None:
-    """Each expected cell is on the tape once, in order, under the tape's id of its instrument."""
+def tape_ids(taped: Cells) -> npt.NDArray[np.uint32]:
+    """The tape's id of each of the feed's ids, 0 where it has none."""
     ids = {(i.venue, i.symbol): i.id for i in (read_definition(made) for _, made in records_of(taped, Kind.DEFINITION))}
     day = GeneratedDay(seed=SEED, cells=DAY_CELLS)
     table = np.zeros(max(item.id for item in day.instruments) + 1, np.uint32)
     for item in day.instruments:
         table[item.id] = ids.get((item.venue, item.symbol), 0)
-    wanted = expected.copy()
-    wanted["instrument"], wanted["source"] = table[wanted["instrument"]], FEED_SOURCE
+    return table
+
+
+def as_expected(cells: Cells, taped: Cells) -> Cells:
+    """Cells of the day as the tape has them."""
+    wanted = cells.copy()
+    wanted["instrument"], wanted["source"] = tape_ids(taped)[wanted["instrument"]], FEED_SOURCE
+    return wanted
+
+
+def check_feed(taped: Cells, expected: Cells) -> None:
+    """Each expected cell is on the tape once, in order, under the tape's id of its instrument."""
+    wanted = as_expected(expected, taped)
     found = taped[(taped["source"] == FEED_SOURCE) & (taped["kind"] != Kind.GAP)]
     if len(found) == len(wanted) and (found == wanted).all():
         return
