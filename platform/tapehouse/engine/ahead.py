@@ -37,6 +37,8 @@ from tapehouse.engine.ahead_loop import (
     FENCED,
     FOLDED,
     FULL_TURNS,
+    GAP_COUNTS,
+    GAPS,
     JOURNAL,
     NAP_US,
     ORDERS,
@@ -91,6 +93,8 @@ class Outlets:
     published: RingConsumer  # the other end of `decided`
     orders: RingProducer | None = None
     stages: RingProducer | None = None
+    gaps: RingProducer | None = None  # when the loop was away, though nothing was to do
+    gap_counts: int = 0  # of the cycle counter: how long a turn without work may take
 
 
 class AheadEngine:
@@ -130,6 +134,8 @@ class AheadEngine:
         control[DECIDED] = outlets.decided.address
         control[ORDERS] = outlets.orders.address if outlets.orders else 0
         control[STAGES] = outlets.stages.address if outlets.stages else 0
+        control[GAPS] = outlets.gaps.address if outlets.gaps else 0
+        control[GAP_COUNTS] = outlets.gap_counts
         control[FENCED] = journal.address + APPLICATION + FENCED_WORD * 8
         control[SPINS], control[NAP_US] = SPINS_BEFORE_NAP, 0 if busy else NAP_DEFAULT_US
         self._held = _Held()

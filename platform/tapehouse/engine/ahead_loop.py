@@ -63,8 +63,11 @@ BURST_CELLS = 256  # of one feed before the next one is looked at; a record has 
     NAP_US,  # 0: never nap
     FULL_TURNS,  # turns in which the journal had no room
     STALLED_TURNS,  # turns in which a ring of outputs had no room
-) = range(22)
-CONTROLS = 22
+    GAPS,  # address of the ring that is told when the loop was away while nothing was to do, 0 for none
+    GAP_COUNTS,  # of the cycle counter, above which it was away
+    TURNED_AT,  # the counter when the loop was last known to have the core
+) = range(25)
+CONTROLS = 25
 
 # Columns of `feeds`.
 ADDRESS, SOURCE = range(2)
@@ -154,6 +157,15 @@ def _note_stages(control: Array) -> None:
     )  # fmt: skip
 
 
+@kernel(inline=True)
+def _note_gap(control: Array, now: Int) -> None:
+    """Tell where a turn without work took so long that somebody else must have had the core."""
+    before = control[TURNED_AT]
+    control[TURNED_AT] = now
+    if before != 0 and now - before > control[GAP_COUNTS]:
+        append_cell_or_drop(control[GAPS], before, now, 0, 0, 0, 0, _STAGE_SMALL, 0)
+
+
 @kernel()
 def advance(
     control: Array, feeds: Array, maps: Array, slots: Array, desk: State, books: State, chain: State, routes: State,
@@ -202,9 +214,13 @@ def advance(
         if control[BURST_COUNT] != 0:
             if control[STAGES] != 0:
                 _note_stages(control)
+            if control[GAPS] != 0:
+                _note_gap(control, control[TAKEN_AT])
+                control[TURNED_AT] = cycles()
             control[BURST_COUNT] = 0
         if load_acquire(stop) != 0:  # Here, where all that is in the journal is decided upon and sent on.
             return STOPPED
+        taken = 0
         for _ in range(control[FEEDS]):
             feed = control[NEXT]
             control[NEXT] = feed + 1 if feed + 1 < control[FEEDS] else 0
@@ -219,8 +235,13 @@ def advance(
                 control[BURST_COUNT] = count
                 control[JOURNALED_AT] = cycles()
                 turns = 0
+                taken = count
                 break
             if why != _JOURNAL_FULL:
                 return why
             control[FULL_TURNS] += 1
+        if taken != 0:  # Decide at once: a pause is 15 to 50 ns.
+            continue
+        if control[GAPS] != 0:
+            _note_gap(control, cycles())
         pause()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +31,7 @@ class SyncPolicy(StrEnum):
     """When written frames are forced to the disk; in every case they outlive the process at once."""
 
     FRAME = "frame"  # each before it counts: survives the power
-    INTERVAL = "interval"  # every SYNC_INTERVAL_NS: loses so much with the power
+    INTERVAL = "interval"  # every SYNC_INTERVAL_NS, beside the writing: loses a little more than that with the power
     NONE = "none"  # when the operating system likes
 
 
@@ -56,6 +57,8 @@ class FrameFiles:
         self._sync = sync
         self._synced_ns = clock.monotonic_ns()
         self._is_dirty = False
+        self._aside = ThreadPoolExecutor(1, "tapehouse-sync")  # its thread begins with the first sync there
+        self._syncing: Future[None] | None = None  # of the present writer
         self._writer: SegmentFileWriter | None = None
         self._sequence = 1
         self._head = GENESIS
@@ -140,13 +143,30 @@ class FrameFiles:
             self.sync_if_due()
 
     def sync_if_due(self) -> None:
-        """With the policy INTERVAL, force what is written to the disk where that is due."""
+        """With the policy INTERVAL, begin to force what is written to the disk where that is due.
+
+        One sync runs at a time, beside what is written next; what it met is raised here, or where it is waited for.
+        """
         due = self._synced_ns + SYNC_INTERVAL_NS
-        if self._is_dirty and self._sync is SyncPolicy.INTERVAL and self._clock.monotonic_ns() >= due:
-            self.sync()
+        if not self._is_dirty or self._sync is not SyncPolicy.INTERVAL or self._clock.monotonic_ns() < due:
+            return
+        if self._syncing is not None and not self._syncing.done():
+            return
+        self._await_sync()
+        assert self._writer is not None  # It is dirty.
+        self._syncing = self._aside.submit(self._writer.sync_flushed)
+        self._is_dirty = False
+        self._synced_ns = self._clock.monotonic_ns()
+
+    def _await_sync(self) -> None:
+        """Return when no sync is under way; raise what the last one met."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
 
     def sync(self) -> None:
         """Force what is written to the disk."""
+        self._await_sync()
         if self._writer is not None and self._is_dirty:
             self._writer.sync()
         self._is_dirty = False
@@ -158,6 +178,7 @@ class FrameFiles:
 
     def finish(self) -> None:
         """Complete the file written last: it is a whole segment then, and the next frame begins another."""
+        self._await_sync()
         writer, self._writer = self._writer, None
         self._is_dirty = False
         if writer is None:
@@ -170,6 +191,7 @@ class FrameFiles:
 
     def clear(self) -> None:
         """Remove every file: the next frame may have any ordinal."""
+        self._await_sync()
         writer, self._writer = self._writer, None
         self._is_dirty = False
         self.last = None
@@ -182,12 +204,16 @@ class FrameFiles:
         """Let go, the last file unfinished; a second call does nothing."""
         if self._lock < 0:
             return
-        if self._writer is not None:
-            self._writer.flush()
-            self._writer.close()
-            self._writer = None
-        os.close(self._lock)
-        self._lock = -1
+        try:
+            self._await_sync()
+        finally:
+            self._aside.shutdown()
+            if self._writer is not None:
+                self._writer.flush()
+                self._writer.close()
+                self._writer = None
+            os.close(self._lock)
+            self._lock = -1
 
 
 def segment_paths(directory: Path) -> list[Path]:

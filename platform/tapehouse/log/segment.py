@@ -119,7 +119,7 @@ class SegmentEncoder:
         if not self.fits(body):
             raise DataError(f"a segment holds {SEGMENT_BYTES_MAX} bytes", position=f"sequence {sequence}")
         self._digest.update_encoded(sequence, body)
-        block = _checked(_LENGTH.pack(len(body)) + body)
+        block = _checked(_LENGTH.pack(len(body)), body)
         self._hasher.update(block)
         self.bytes_written += len(block)
         return block
@@ -266,8 +266,12 @@ def unpack(stored: bytes, *, bytes_max: int = SEGMENT_BYTES_MAX) -> bytes:
     return plain
 
 
-def _checked(data: bytes) -> bytes:
-    return data + xxhash.xxh3_64_intdigest(data).to_bytes(_CHECKSUM_BYTES, "little")
+def _checked(*parts: bytes) -> bytes:
+    """The parts and their checksum; copied once, for blocks are large."""
+    hasher = xxhash.xxh3_64()
+    for part in parts:
+        hasher.update(part)
+    return b"".join((*parts, hasher.intdigest().to_bytes(_CHECKSUM_BYTES, "little")))
 
 
 def _is_checked(plain: bytes, start: int, end: int) -> bool:

@@ -135,6 +135,10 @@ class SegmentFileWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def sync_flushed(self) -> None:
+        """Return when what `flush` handed over before is on the disk; another thread may append meanwhile."""
+        os.fsync(self._file.fileno())
+
     def finish(self) -> None:
         """Write the footer and close; the file is then the segment's plaintext."""
         self._file.write(self._encoder.finish())

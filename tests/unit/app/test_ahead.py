@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tapehouse.app.ahead import record_ahead, serve_ahead
+from tapehouse.app.ahead_desk import ring_pair
 from tapehouse.app.live import record
 from tapehouse.app.pushing import push
 from tapehouse.core import ConflictError, DataError, StrategyError
-from tapehouse.engine import Strategy
-from tapehouse.engine.journal import FENCED
-from tapehouse.engine.sequencer import DESK_SOURCE
+from tapehouse.engine import Engine, Sequencer, Strategy
+from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets
+from tapehouse.engine.journal import FENCED, create_journal
+from tapehouse.engine.sequencer import DESK_SOURCE, TapeState
 from tapehouse.feeds import GeneratedDay
-from tapehouse.log import MemorySnapshots
-from tapehouse.market import Cells, Kind, pack_payload, records_of
+from tapehouse.log import FrameWriter, MemoryLog, MemorySnapshots
+from tapehouse.market import Cells, Kind, pack_payload, records_of, words
 from tapehouse.ring import Policy, Ring, list_rings
 from tests.support.ahead import CLOCK, POLL_NS, desk, options, refolded, sidecar, until
 from tests.support.bench import (
+    LOG_ID,
     SHARE,
     cell,
     cells_of,
@@ -239,3 +243,36 @@ async def test_a_feed_that_is_not_there_any_more_leaves_a_gap_record(tmp_path: P
     gaps = tape[tape["kind"] == Kind.GAP]
     assert gaps["source"].tolist() == [16]
     assert len(list(records_of(tape, Kind.EPOCH))) == 2
+
+
+@pytest.mark.parametrize(("allowed", "are_told"), [(0, True), (1 << 60, False)])
+async def test_the_loop_tells_when_it_was_away(tmp_path: Path, allowed: int, are_told: bool) -> None:
+    """With no time allowed every turn without work is told; with all the time there is, none."""
+    log, events = MemoryLog("TAPE_day", log_id=LOG_ID), MemoryLog("EVENTS_day", log_id=LOG_ID)
+    with ExitStack() as rings:
+        journal = create_journal(
+            "journal", log_id=LOG_ID, writer=1, epoch=1, base_ordinal=0, commands_through=0, cells=1 << 10,
+            directory=tmp_path,
+        )  # fmt: skip
+        rings.callback(journal.close)
+        decided, published = ring_pair(rings, "decided", 1 << 10, Policy.BLOCK, tmp_path)
+        gaps, told = ring_pair(rings, "gaps", 1 << 10, Policy.DROP, tmp_path)
+        feed, taken = ring_pair(rings, "feed", 1 << 10, Policy.BLOCK, tmp_path)
+        outlets = Outlets(decided=decided, published=published, gaps=gaps, gap_counts=allowed)
+        state = TapeState(clock="history")
+        sequencer = Sequencer(log, JournalWriter(journal), state, clock_source="history", clock=CLOCK, code="")
+        writer = await FrameWriter.open(events, writer=1)
+        engine = AheadEngine(Engine(idler()), sequencer, writer, journal, outlets, clock=CLOCK, busy=True)
+        engine.add_feed(FeedRing(name="feed", source=16, ring=taken))
+        engine.start()
+        for number in range(3):
+            feed.append(cell(Kind.STATUS, 0))
+            await until(lambda number=number: journal.head == number + 1 and engine.idle)
+        await until(lambda: told.lag > 0 or not are_told)
+        await engine.stop()
+        spans = words(told.readable())[:, :2].copy()
+        told.release(len(spans))
+    assert (len(spans) > 0) == are_told
+    kept = spans[spans[:, 1] > 0]
+    assert (kept[:, 1] > kept[:, 0]).all()
+    assert (kept[1:, 0] >= kept[:-1, 1]).all(), "no gap is told twice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tapehouse.engine.frame_files import (
 from tapehouse.engine.journal import JournalIdentity
 from tapehouse.engine.spill import Spill, spill_directory
 from tapehouse.log import Codec, FrameHeader, encode_frame, read_header, segment
+from tapehouse.log.segment_file import SegmentFileWriter
 from tests.support.cells import LOG_ID, market_cells
 
 IDENTITY = JournalIdentity(log_id=LOG_ID, writer=7, epoch=2, base_ordinal=100)
@@ -124,14 +126,52 @@ def test_the_interval_syncs_when_it_is_due(tmp_path: Path, monkeypatch: pytest.M
     files = FrameFiles(tmp_path, name="T", log_id=LOG_ID, clock=clock, sync=SyncPolicy.INTERVAL)
     synced = []
     files.write(*framed(100, 10))
-    real = files.sync
-    monkeypatch.setattr(files, "sync", lambda: (synced.append(clock.monotonic_ns()), real()))
+    monkeypatch.setattr(SegmentFileWriter, "sync_flushed", lambda writer: synced.append(writer.path))
     files.sync_if_due()
-    assert synced == []
     clock.advance(SYNC_INTERVAL_NS)
     files.sync_if_due()
     files.sync_if_due()
-    assert synced == [SYNC_INTERVAL_NS]
+    files.close()
+    assert synced == [tmp_path / f"{1:020d}.seg"], "one, when it was due"
+
+
+def test_frames_are_written_beside_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = VirtualClock()
+    files = FrameFiles(tmp_path, name="T", log_id=LOG_ID, clock=clock, sync=SyncPolicy.INTERVAL)
+    may_end = threading.Event()
+    syncs = []
+
+    def slow(writer: SegmentFileWriter) -> None:
+        syncs.append(writer)
+        assert may_end.wait(60)
+
+    monkeypatch.setattr(SegmentFileWriter, "sync_flushed", slow)
+    for number in range(3):  # The second one begins a sync, which lasts; the third begins none beside it.
+        clock.advance(SYNC_INTERVAL_NS)
+        files.write(*framed(100 + 10 * number, 10))
+    may_end.set()
+    files.finish()
+    files.close()
+    assert len(syncs) == 1
+    assert verify_directory(tmp_path).cells == 30
+
+
+@pytest.mark.parametrize("end", ["write", "sync", "finish", "close"])
+def test_control_what_a_sync_aside_met_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    clock = VirtualClock()
+    files = FrameFiles(tmp_path, name="T", log_id=LOG_ID, clock=clock, sync=SyncPolicy.INTERVAL)
+
+    def broken(writer: SegmentFileWriter) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(SegmentFileWriter, "sync_flushed", broken)
+    clock.advance(SYNC_INTERVAL_NS)
+    files.write(*framed(100, 10))
+    clock.advance(SYNC_INTERVAL_NS)
+    files._aside.submit(int).result()  # One thread: by then the sync has met it.
+    arguments = framed(110, 10) if end == "write" else ()
+    with pytest.raises(OSError, match="the disk is gone"):
+        getattr(files, end)(*arguments)
     files.close()
 
 
