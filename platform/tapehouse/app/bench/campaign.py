@@ -65,6 +65,7 @@ class Campaign:
                 repeat=1 if self.quick else self.repeat,
                 quick=self.quick,
                 nodes=self.nodes,
+                output=self.output,
                 on_step=self.on_step,
             )
             for name in names:

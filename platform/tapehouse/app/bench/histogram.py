@@ -8,6 +8,7 @@ Source: G. Tene, HdrHistogram; the bucket arithmetic is the log-linear one of H.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,16 @@ def new_histogram() -> npt.NDArray[np.int64]:
     return words
 
 
+def merged(histograms: Iterable[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """One that holds what all of them hold."""
+    total = new_histogram()
+    for words in histograms:
+        least, most = min(total[LEAST], words[LEAST]), max(total[MOST], words[MOST])
+        total += words
+        total[LEAST], total[MOST] = least, most
+    return total
+
+
 def bucket_bounds(bucket: int) -> tuple[int, int]:
     """The lowest and highest value of a bucket."""
     if bucket < EXACT_BELOW:
@@ -107,4 +118,4 @@ class Spread:
         return cls(count=count, mean=mean, p50=p50, p99=p99, p999=p999, most=int(histogram[MOST]) * ns_per_count)
 
 
-__all__ = ["BUCKETS", "Spread", "bucket_bounds", "bucket_of", "new_histogram", "percentile", "record_value"]
+__all__ = ["BUCKETS", "Spread", "bucket_bounds", "bucket_of", "merged", "new_histogram", "percentile", "record_value"]

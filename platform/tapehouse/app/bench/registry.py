@@ -27,6 +27,8 @@ BENCHMARKS = {
     "orders": "order placement: risk, matching and the decision's record",
     "venue": "a venue of our own: risk, price-time matching, the records of both sides",
     "market-data": "bytes of a feed to the call of a strategy",
+    "tick-to-order": "from a tick that is due to its order, between two processes, beside the machine's own gaps",
+    "persistence": "cells made durable: in the journal, by the sidecar on the tape, by the sidecar in files",
     "replay": "replay from memory into a compiled market maker",
     "pricing": "option prices, Greeks, a volatility looked up, implied volatility",
     "maths": "deterministic exp, log, pow and normal CDF",
@@ -45,6 +47,7 @@ class Options:
         repeat: Runs of each measurement.
         quick: Small numbers everywhere: whether all works, not how fast.
         nodes: Brokers of a durable log.
+        output: Where pictures are written; None for nowhere.
         on_step: Told what is measured next.
     """
 
@@ -55,6 +58,7 @@ class Options:
     repeat: int = REPEAT
     quick: bool = False
     nodes: int = NODES
+    output: Path | None = None
     on_step: Callable[[str], None] = field(default=lambda step: None, repr=False)
 
     def count(self, normal: int, quick: int) -> int:
