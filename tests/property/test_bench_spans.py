@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.app.bench.histogram import LEAST, MOST, merged, new_histogram, record_values
@@ -19,6 +19,7 @@ def marked(*parts: np.ndarray) -> set[int]:
     return {count for part in parts for start, end in part.tolist() for count in range(start, end)}
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(spans, spans)
 def test_united_spans_cover_the_same_time_and_do_not_meet(some: np.ndarray, others: np.ndarray) -> None:
     both = united(some, others)
@@ -27,12 +28,14 @@ def test_united_spans_cover_the_same_time_and_do_not_meet(some: np.ndarray, othe
     assert (both[1:, 0] > both[:-1, 1]).all()
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(spans, st.integers(0, MOST_COUNT), st.integers(0, MOST_COUNT))
 def test_within_counts_what_is_marked(some: np.ndarray, start: int, length: int) -> None:
     there = marked(some) & set(range(start, start + length))
     assert within(united(some), start, start + length) == len(there)
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(spans, spans, st.integers(0, 15))
 def test_overlapping_is_what_a_look_at_each_pair_finds(some: np.ndarray, others: np.ndarray, after: int) -> None:
     joined = united(others)
@@ -44,6 +47,7 @@ def test_overlapping_is_what_a_look_at_each_pair_finds(some: np.ndarray, others:
     assert found == (sum(hits) / len(hits) if hits else 1.0)
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(spans, st.integers(2, LOG_WORDS))
 def test_a_full_log_still_counts_and_sums(some: np.ndarray, words: int) -> None:
     log = np.zeros(min(words, 12), np.int64)
@@ -55,6 +59,7 @@ def test_a_full_log_still_counts_and_sums(some: np.ndarray, words: int) -> None:
     assert len(kept) == min(len(some), (len(log) - 2) // 2)
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(st.floats(0.5, 1e6), st.integers(0, 10_000_000), st.integers(0, 1 << 60))
 def test_a_schedule_neither_drifts_nor_turns_back(period: float, tick: int, start: int) -> None:
     due = due_at(start, period, tick)
@@ -62,6 +67,7 @@ def test_a_schedule_neither_drifts_nor_turns_back(period: float, tick: int, star
     assert due_at(start, period, tick + 1) >= due
 
 
+@settings(deadline=None)  # kernels may be compiled first
 @given(st.lists(st.lists(st.integers(0, 1 << 40), max_size=20), max_size=5))
 def test_merged_histograms_hold_every_value(groups: list[list[int]]) -> None:
     apart = []
