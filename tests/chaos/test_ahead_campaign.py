@@ -92,9 +92,8 @@ class Campaign:
         await asyncio.to_thread(self._day.start_host)
 
     async def _kill_sidecar(self) -> None:
-        pid = self._day.sidecar_pid()
-        if pid:
-            os.kill(pid, signal.SIGKILL)
+        await self._day.until(self._day.sidecar_pid, "no sidecar comes")
+        os.kill(self._day.sidecar_pid(), signal.SIGKILL)
 
     async def _kill_both(self) -> None:
         """Host and sidecar at once: what is in the journal waits for the next host."""

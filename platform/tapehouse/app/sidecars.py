@@ -28,7 +28,7 @@ from tapehouse.engine.spill import Spill
 from tapehouse.log import Log
 from tapehouse.ring import Ring
 
-RESTARTS_MAX = 10  # of a sidecar that ends while its desk lives, within
+RESTARTS_MAX = 20  # of a sidecar that ends while its desk lives, within
 RESTARTS_SPAN_S = 60.0
 STOP_TIMEOUT_S = 30.0
 END_PATIENCE_S = 5.0
