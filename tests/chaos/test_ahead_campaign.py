@@ -25,10 +25,11 @@ from tapehouse.log import Log
 from tapehouse.market import whole_records
 from tapehouse.ring import Ring, list_rings
 from tapehouse.ring.place import ring_path
-from tests.support.ahead_day import FEED, FEED_SOURCE, AheadDay, Checked, contiguous_cells, tape_ids
+from tests.support.ahead_day import DAY_CELLS, FEED, FEED_SOURCE, AheadDay, Checked, contiguous_cells, tape_ids
 from tests.support.cli import Shell
 from tests.support.clusters import free_config, unique
 
+RATE = 2_000  # cells a second, so that the day outlasts a campaign
 OUTAGE_S = 10.0
 PAUSE_S = 2.0  # between two kills, at most; the time within it is drawn
 SEED_DEFAULT = 20_261_121
@@ -49,9 +50,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @asynccontextmanager
-async def running(place: Path, rings: Path, urls: list[str]) -> AsyncIterator[AheadDay]:
+async def running(place: Path, rings: Path, urls: list[str], *, rate: int = 5_000) -> AsyncIterator[AheadDay]:
     """A day with its feed and its host."""
-    day = AheadDay(place, rings, urls, unique("campaign"))
+    day = AheadDay(place, rings, urls, unique("campaign"), rate=rate)
     try:
         day.begin()
         day.start_feed()
@@ -91,9 +92,8 @@ class Campaign:
         await asyncio.to_thread(self._day.start_host)
 
     async def _kill_sidecar(self) -> None:
-        pid = self._day.sidecar_pid()
-        if pid:
-            os.kill(pid, signal.SIGKILL)
+        await self._day.until(self._day.sidecar_pid, "no sidecar comes")
+        os.kill(self._day.sidecar_pid(), signal.SIGKILL)
 
     async def _kill_both(self) -> None:
         """Host and sidecar at once: what is in the journal waits for the next host."""
@@ -122,8 +122,9 @@ class Campaign:
 @pytest.mark.parametrize("victim", ["host", "sidecar", "both", "feed", "broker"])
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.chaos)])
 async def test_kills(tmp_path: Path, ring_directory: Path, cluster: Cluster, victim: str, kills: int) -> None:
-    async with running(tmp_path, ring_directory, cluster.urls) as day:
+    async with running(tmp_path, ring_directory, cluster.urls, rate=RATE) as day:
         found = await Campaign(day, cluster, seeded()).run([victim] * kills)
+        assert found.feed_cells < 0.99 * DAY_CELLS, "the day was over before the campaign"
         print(f"{kills} kills of {victim}: {found}")
         assert found.feed_cells > 0
         assert found.commands > kills
@@ -135,7 +136,7 @@ async def test_kills_of_everything(tmp_path: Path, ring_directory: Path, cluster
     rng = seeded()
     victims = ["host", "sidecar", "both", "feed", "broker"] * 4
     rng.shuffle(victims)
-    async with running(tmp_path, ring_directory, cluster.urls) as day:
+    async with running(tmp_path, ring_directory, cluster.urls, rate=RATE) as day:
         found = await Campaign(day, cluster, rng).run(victims)
         print(f"{len(victims)} kills of everything: {found}")
 

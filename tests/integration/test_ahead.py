@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tapehouse.app.bootstrap import open_platform
 from tapehouse.bus import Cluster
+from tapehouse.engine.journal import JournalView
 from tapehouse.market import Cells, Kind
 from tapehouse.ring import Ring, list_rings
 from tests.support.ahead_day import FEED, AheadDay, contiguous_cells
-from tests.support.cli import Shell
+from tests.support.cli import Shell, assert_gone, until
 from tests.support.clusters import unique
 
 ORDERS = "orders"
@@ -136,3 +138,61 @@ def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, ring_directory: Path
         taken = shell.refused(*host, "--mode", "ahead", "--feed", "east", code=1)
     assert f"process {os.getpid()} is its consumer" in taken
     assert list_rings(ring_directory) == ["east"]
+
+
+def test_down_ends_the_host_first_and_leaves_nothing_behind(tmp_path: Path, ring_directory: Path) -> None:
+    shell = Shell(tmp_path / "home", TAPEHOUSE_SHM=str(ring_directory))
+    with shell.cluster():
+        host = shell.start("host", "--tape", "desk", "--mode", "ahead")
+        AheadDay.await_ready(host)
+        assert shell.inside.json("status")["hosts"] == {"desk": host.pid}
+        down = shell.json("down")
+        assert (down["hosts"], down["stopped"]) == (["desk"], ["n0"])
+        assert AheadDay.ended(host, 0) == "", "it met its brokers to the end"
+        assert list_rings(ring_directory) == []
+    assert_gone(shell.home)
+
+
+def test_down_ends_a_sidecar_that_cannot_finish(tmp_path: Path, ring_directory: Path) -> None:
+    """Broker and host are killed: what the journal holds waits for the next host, and is all there then."""
+    shell = Shell(tmp_path / "home", TAPEHOUSE_SHM=str(ring_directory))
+    with shell.cluster(profile="durable") as told:
+        host = shell.start("host", "--tape", "desk", "--mode", "ahead")
+        AheadDay.await_ready(host)
+        os.kill(told["nodes"][0]["pid"], signal.SIGKILL)
+        [journal] = [name for name in list_rings(ring_directory) if name.endswith("-journal")]
+        with Ring.observe(journal, directory=ring_directory) as ring:
+            words = JournalView(ring)
+            until(lambda: ring.head > words.committed, "the clock stands still")
+            host.kill()
+            host.communicate()
+            head, base = ring.head, words.identity().base_ordinal
+        shell.run("down")
+    assert_gone(shell.home)
+    assert journal in list_rings(ring_directory)
+    with shell.cluster(profile="durable"):
+        host = shell.start("host", "--tape", "desk", "--mode", "gated")
+        AheadDay.await_ready(host)
+        host.send_signal(signal.SIGTERM)
+        assert AheadDay.ended(host, 0) == ""
+        assert journal not in list_rings(ring_directory)
+        assert shell.inside.json("prove", "--tape", "desk")["equal"]
+        assert asyncio.run(_tape_cells(shell)) > base + head
+
+
+async def _tape_cells(shell: Shell) -> int:
+    async with open_platform(home=shell.home) as platform:
+        return len(await contiguous_cells(await platform.tape("desk")))
+
+
+async def test_a_sidecar_that_is_told_to_stop_is_started_again(day: AheadDay) -> None:
+    day.start_feed()
+    day.start_host()
+    await day.until(lambda: day.committed() > 1_000, "nothing reaches the tape")
+    os.kill(day.sidecar_pid(), signal.SIGTERM)
+    head = day.head()
+    await day.until(lambda: day.committed() > head + 1_000, "nobody drains the journal any more")
+    day.end_feed()
+    await day.taken()
+    day.stop_host()
+    await day.check()

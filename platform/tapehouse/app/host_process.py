@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tapehouse.bus.launcher import Launcher
-from tapehouse.bus.process import ProcessIdentity, is_alive, send_signal, wait_ended
+from tapehouse.bus.process import ProcessIdentity, identify, is_alive, send_signal, wait_ended
 from tapehouse.bus.state import write_atomically
 from tapehouse.core.errors import MissingError
 
@@ -68,6 +69,12 @@ def start(
     if detached:
         launcher.close(recorded)
     return process
+
+
+def register(home: Path, tape: str) -> None:
+    """Have this process found as the host of a tape: by `status`, and by `down`, which stops hosts before brokers."""
+    log_path(home, tape).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_record(home, tape), asdict(identify(os.getpid())))
 
 
 def _await_ready(process: ProcessIdentity, log: Path) -> None:

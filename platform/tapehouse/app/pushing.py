@@ -15,12 +15,14 @@ import numpy as np
 
 from tapehouse.app.live import batches_of
 from tapehouse.core.clock import Clock
+from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.feeds.port import Feed
 from tapehouse.market import Cells
 from tapehouse.replay.pacing import Pacer
 from tapehouse.ring import Policy, Ring, RingFullError, RingProducer
 
 RING_WAIT_NS = 100_000_000  # a round of waiting for room; between two of them a Ctrl-C is heard
+DESK_PATIENCE_NS = 60 * NS_PER_SECOND  # for another desk, where the one that took the cells has gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ async def push(
     pushed = 0
     with Ring.produce(name, cells=cells, policy=policy, directory=directory) as ring:
         for instrument in sorted(feed.instruments, key=lambda declared: declared.underlying != 0):
-            await _append(ring, instrument.definition(ts_recv=clock.time_ns()))
+            await _append(ring, instrument.definition(ts_recv=clock.time_ns()), clock)
         async for batch in batches_of(feed):
             if speed is not None and pacer is None:
                 pacer = Pacer(clock, speed, start_time=int(batch["ts_recv"][0]))
@@ -74,7 +76,7 @@ async def push(
                 if stamp:
                     piece = piece.copy()
                     piece["ts_recv"][piece["cells"] > 0] = clock.time_ns()
-                await _append(ring, piece)
+                await _append(ring, piece, clock)
                 at = end
                 pushed += len(piece)
                 if on_progress:
@@ -100,14 +102,21 @@ async def _due(pacer: Pacer, batch: Cells, at: int) -> int:
     return int(following[0]) if len(following) else len(batch)
 
 
-async def _append(ring: RingProducer, cells: Cells) -> None:
-    """Append, for as long as a living desk takes to make room."""
+async def _append(ring: RingProducer, cells: Cells, clock: Clock) -> None:
+    """Append, for as long as a desk takes to make room; for one that has gone another may come."""
     at = 0
+    deadline: int | None = None
     while at < len(cells):
         try:
             await asyncio.to_thread(ring.append, cells[at:], timeout_ns=RING_WAIT_NS)
             return
         except RingFullError as error:
             at += error.written
-            if ring.head and not ring.consumer_alive() and ring.tail:
-                raise  # A desk was there, and is not any more.
+            if ring.consumer_alive() or not ring.tail:
+                deadline = None
+                continue
+            now = clock.monotonic_ns()
+            deadline = deadline or now + DESK_PATIENCE_NS
+            if now >= deadline:
+                raise
+            await clock.sleep_until(now + RING_WAIT_NS)

@@ -7,13 +7,19 @@ and ends by itself. Where the logs are in memory the sidecar is a task beside th
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from tapehouse.bus.process import ProcessIdentity, identify, send_signal, wait_ended
+from tapehouse.bus.state import write_atomically
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.engine.journal import Journal, JournalView
@@ -22,9 +28,10 @@ from tapehouse.engine.spill import Spill
 from tapehouse.log import Log
 from tapehouse.ring import Ring
 
-RESTARTS_MAX = 10  # of a sidecar that ends while its desk lives, within
+RESTARTS_MAX = 20  # of a sidecar that ends while its desk lives, within
 RESTARTS_SPAN_S = 60.0
 STOP_TIMEOUT_S = 30.0
+END_PATIENCE_S = 5.0
 FENCED_EXIT = 1
 
 
@@ -72,6 +79,8 @@ class SidecarProcess:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+        with suppress(MissingError):  # It has ended at once; `failed` tells why.
+            write_atomically(self._log.with_suffix(".json"), asdict(identify(self._process.pid)))
 
     def _open_log(self) -> BinaryIO:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +127,28 @@ class SidecarProcess:
     def _said(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1].removeprefix("tapehouse: ") if lines else "it said nothing"
+
+
+def stop_sidecars(home: Path) -> list[str]:
+    """End the sidecar processes of a home directory, whose hosts have ended; the tapes of those that had to be told.
+
+    Each gets END_PATIENCE_S to finish by itself. What is left then stays in its journal and its spill, for the tape's
+    next host.
+    """
+    told = []
+    for path in sorted((home / "drains").glob("*.json")):
+        try:
+            process = ProcessIdentity(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue  # Cut short: no process is known.
+        if wait_ended([process], END_PATIENCE_S):
+            told.append(path.stem)
+            send_signal(process, signal.SIGTERM)
+            if wait_ended([process], END_PATIENCE_S):
+                send_signal(process, signal.SIGKILL)
+                wait_ended([process], END_PATIENCE_S)
+        path.unlink(missing_ok=True)
+    return told
 
 
 class SidecarTask:

@@ -60,7 +60,9 @@ def host(
     cpus
         Cores of the roles, such as engine=1,sidecar=0,projector=0; else what TAPEHOUSE_CPUS says.
     """
+    from tapehouse.app import host_process
     from tapehouse.app.ahead_desk import AheadOptions
+    from tapehouse.app.bootstrap import home_directory
     from tapehouse.app.pinning import configured, pin
     from tapehouse.app.serving import serve_tape
     from tapehouse.cli.output import compile_kernels, run_async
@@ -71,6 +73,11 @@ def host(
     cores = configured(cpus)
     compile_kernels()
     pin("projector" if mode == "ahead" else "engine", cores)  # In `ahead` mode the engine's thread pins itself.
+
+    def ready() -> None:
+        if nats is None:  # A host of the embedded cluster: `tapehouse down` stops it first.
+            host_process.register(home_directory(home), tape)
+        print("ready", flush=True)
 
     async def run() -> None:
         task = asyncio.current_task()
@@ -96,7 +103,7 @@ def host(
                 mode=mode,
                 options=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders, cpus=cores),
                 cpus=cpus,
-                on_ready=lambda: print("ready", flush=True),
+                on_ready=ready,
             )
         except asyncio.CancelledError:
             print("stopped", flush=True)

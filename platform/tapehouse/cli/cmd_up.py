@@ -149,12 +149,14 @@ def down(*, home: Path | None = None, json: bool = False) -> int:
     """
     from tapehouse.app import host_process
     from tapehouse.app.bootstrap import home_directory
+    from tapehouse.app.sidecars import stop_sidecars
     from tapehouse.bus import Cluster, StopReport
     from tapehouse.cli.output import console, print_json
     from tapehouse.core.errors import MissingError
 
     place = home_directory(home)
     hosts = [tape for tape in host_process.running(place) if host_process.stop(place, tape)]
+    drains = stop_sidecars(place)
     try:
         report = Cluster.attach(place / "cluster").stop()
     except MissingError:
@@ -166,6 +168,8 @@ def down(*, home: Path | None = None, json: bool = False) -> int:
         return 0
     for tape in hosts:
         console.print(f"stopped the host of {tape}", highlight=False)
+    for tape in drains:
+        console.print(f"stopped the sidecar of {tape}; its next host drains what is left", highlight=False)
     for name in report.stopped:
         console.print(f"stopped {name}", highlight=False)
     for name in report.already_gone:
