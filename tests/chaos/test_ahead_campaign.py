@@ -92,8 +92,9 @@ class Campaign:
         await asyncio.to_thread(self._day.start_host)
 
     async def _kill_sidecar(self) -> None:
-        await self._day.until(self._day.sidecar_pid, "no sidecar comes")
-        os.kill(self._day.sidecar_pid(), signal.SIGKILL)
+        await self._day.until(self._day.sidecars, "no sidecar comes")
+        for pid in self._day.sidecars():  # By their command lines: a ring's pid may be that of the one before.
+            os.kill(pid, signal.SIGKILL)
 
     async def _kill_both(self) -> None:
         """Host and sidecar at once: what is in the journal waits for the next host."""
