@@ -1,12 +1,12 @@
 """Order books by order, by price and by quote, in compiled kernels over plain arrays, with the slow oracle beside them.
 
-Kernels take a `Books` whole: `apply`, `apply_cells`, and `set_level` change it, `top`, `ladder`, `depth`,
-`best_price`, `best_size`, `level_size` and `state_of` read it. Python reads it with `levels`, `state`, `counts`,
-`transitions`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
+Kernels take a `Books` whole: `apply`, `apply_cells` and `set_level` change it, `expect` has the CPU fetch what they
+will need, `top`, `ladder`, `depth`, `best_price`, `best_size`, `level_size` and `state_of` read it. Python reads it
+with `levels`, `state`, `counts`, `transitions`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
 """
 
 from tapehouse.book.canonical import digest, restore, snapshot
-from tapehouse.book.kernels import apply, apply_cells, set_level
+from tapehouse.book.kernels import AHEAD, apply, apply_cells, expect, set_level
 from tapehouse.book.layout import (
     ASK,
     BID,
@@ -38,6 +38,7 @@ from tapehouse.book.view import (
 restore_books, snapshot_books = restore, snapshot
 
 __all__ = [
+    "AHEAD",
     "ASK",
     "BID",
     "BookState",
@@ -52,6 +53,7 @@ __all__ = [
     "define",
     "depth",
     "digest",
+    "expect",
     "ladder",
     "level_size",
     "levels",

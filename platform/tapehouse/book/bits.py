@@ -1,4 +1,4 @@
-"""Which levels of a window have a size: a tree of 64-bit words per side, and kernels that set, clear and search it.
+"""Which levels of a window have a size: a tree of 64-bit words per side, and kernels that change and search it.
 
 Tier 0 has one bit to a level, each tier above one bit to a word of the tier below, set where that word is not zero.
 The next occupied level is found in two words a tier at most, 4 tiers for 2^24 levels; a change stops at the first tier
@@ -43,33 +43,21 @@ highest_bit: Any = intrinsic(_highest_bit)
 lowest_bit: Any = intrinsic(_lowest_bit)
 
 
-@kernel()
-def set_bit(bitmap: Array, pool: Array, book: Int, index: Int) -> None:
-    """Mark a level as occupied."""
+@kernel(inline=True)
+def flip_bit(bitmap: Array, pool: Array, book: Int, index: Int) -> None:
+    """Mark an empty level as occupied, an occupied one as empty."""
     at = index
     for tier in range(pool[TIERS]):
         word = pool[TIER + tier] + (at >> 6)
         before = bitmap[book, word]
-        bitmap[book, word] = before | (ONE << np.uint64(at & 63))
-        if before != 0:
-            return
-        at >>= 6
-
-
-@kernel()
-def clear_bit(bitmap: Array, pool: Array, book: Int, index: Int) -> None:
-    """Mark a level as empty."""
-    at = index
-    for tier in range(pool[TIERS]):
-        word = pool[TIER + tier] + (at >> 6)
-        after = bitmap[book, word] & ~(ONE << np.uint64(at & 63))
+        after = before ^ (ONE << np.uint64(at & 63))
         bitmap[book, word] = after
-        if after != 0:
+        if before != 0 and after != 0:
             return
         at >>= 6
 
 
-@kernel()
+@kernel(inline=True)
 def next_below(bitmap: Array, pool: Array, book: Int, index: Int) -> Int:
     """The highest occupied index below `index`, itself below the number of levels; -1 where there is none."""
     at = index

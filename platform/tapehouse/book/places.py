@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tapehouse.book.apart import stay_apart
-from tapehouse.book.bits import clear_bit, highest, next_below, next_from, set_bit
+from tapehouse.book.bits import flip_bit, highest, next_below, next_from
 from tapehouse.book.far import add_far, far_first, far_place, find_far, give_far, next_far
 from tapehouse.book.layout import (
     ASK,
@@ -62,7 +62,7 @@ def rank_at(side: Int, ticks: Int) -> Int:
     return -ticks if side == ASK else ticks
 
 
-@kernel()
+@kernel(inline=True)
 def price_of(books: State, slot: Int, side: Int, rank: Int) -> Int:
     """The price of a rank of one side, in tape units."""
     return books.slots[slot, FLOOR] + rank_at(side, rank) * books.slots[slot, TICK]
@@ -111,7 +111,7 @@ def place_of(books: State, slot: Int, side: Int, rank: Int) -> Int:
     return find_far(books, slot, side, rank)
 
 
-@kernel()
+@kernel(inline=True)
 def next_inside(slots: Array, bitmap: Array, pool: Array, slot: Int, side: Int, rank: Int) -> Int:
     """The best occupied rank of the window below `rank`, NO_RANK where there is none."""
     lowest = lowest_rank(slots, pool, slot, side)
@@ -129,12 +129,12 @@ def next_inside(slots: Array, bitmap: Array, pool: Array, slot: Int, side: Int, 
     return at - down if down <= at - lowest else NO_RANK
 
 
-@kernel()
+@kernel(inline=True)
 def next_rank(books: State, slot: Int, side: Int, rank: Int) -> Int:
     """The best occupied rank of a side below `rank`, NO_RANK where there is none."""
     found = next_inside(books.slots, books.bitmap, books.pool, slot, side, rank)
-    if books.slots[slot, FAR + side] == 0:
-        return found
+    if books.slots[slot, FAR + side] == 0 or (found != NO_RANK and is_inside(books, slot, side, rank)):
+        return found  # between two levels of the window there is no far one
     return max(found, next_far(books, slot, side, rank))
 
 
@@ -301,7 +301,7 @@ def expel(books: State, slot: Int, side: Int, shift: Int) -> None:
         if rank >= end or rank < lowest:
             from_place = window_place(books, slot, side, rank)
             move_level(books, from_place, add_far(books, slot, side, rank))
-            clear_bit(books.bitmap, books.pool, 2 * slot + side, rank & (books.pool[LEVELS] - 1))
+            flip_bit(books.bitmap, books.pool, 2 * slot + side, rank & (books.pool[LEVELS] - 1))
             rank = next_inside(books.slots, books.bitmap, books.pool, slot, side, rank)
         else:  # on to the first that is below the window to come
             rank = next_inside(books.slots, books.bitmap, books.pool, slot, side, lowest)
@@ -317,7 +317,7 @@ def admit(books: State, slot: Int, side: Int) -> None:
         if is_inside(books, slot, side, rank):
             place = window_place(books, slot, side, rank)
             move_level(books, far_place(books, slot, side, row), place)
-            set_bit(books.bitmap, books.pool, 2 * slot + side, rank & (books.pool[LEVELS] - 1))
+            flip_bit(books.bitmap, books.pool, 2 * slot + side, rank & (books.pool[LEVELS] - 1))
             give_far(books, slot, side, row)
         else:
             books.far[kept, FAR_RANK], books.far[kept, FAR_ROW] = rank, row

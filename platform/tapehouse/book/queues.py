@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tapehouse.book.apart import stay_apart
-from tapehouse.book.bits import clear_bit, set_bit
+from tapehouse.book.bits import flip_bit
 from tapehouse.book.far import drop_far, far_first
 from tapehouse.book.layout import (
     ANONYMOUS,
@@ -51,8 +51,8 @@ def resize(books: State, place: Int, change: Int) -> None:
         if book < 2 * books.slots.shape[0]:
             toggle(books.slots, books.bitmap, books.pool, place, size != 0)
             slot, side = book >> 1, book & 1
-            if size == 0 and books.slots[slot, FAR + side] != 0:
-                mend_best(books, slot, side)
+            if size == 0 and books.slots[slot, BEST + side] == NO_RANK and books.slots[slot, FAR + side] != 0:
+                books.slots[slot, BEST + side] = books.far[far_first(books, slot, side), FAR_RANK]
         else:
             toggle_far(books, place, size != 0)
 
@@ -63,25 +63,10 @@ def toggle(slots: Array, bitmap: Array, pool: Array, place: Int, occupied: Int) 
     book = place >> pool[SHIFT]
     slot, side, index = book >> 1, book & 1, place & (pool[LEVELS] - 1)
     rank = window_rank(slots, pool, place)
-    if occupied:
-        set_bit(bitmap, pool, book, index)
-        slots[slot, OCCUPIED + side] += 1
-        if rank > slots[slot, BEST + side]:
-            slots[slot, BEST + side] = rank
-    else:
-        clear_bit(bitmap, pool, book, index)
-        slots[slot, OCCUPIED + side] -= 1
-        if rank == slots[slot, BEST + side]:
-            slots[slot, BEST + side] = next_inside(slots, bitmap, pool, slot, side, rank)
-
-
-@kernel()
-def mend_best(books: State, slot: Int, side: Int) -> None:
-    """Where a level of the window has gone: a far one may be the best now."""
-    stay_apart()
-    best = books.far[far_first(books, slot, side), FAR_RANK]
-    if best > books.slots[slot, BEST + side]:
-        books.slots[slot, BEST + side] = best
+    flip_bit(bitmap, pool, book, index)
+    slots[slot, OCCUPIED + side] += 1 if occupied else -1
+    if rank >= slots[slot, BEST + side]:
+        slots[slot, BEST + side] = rank if occupied else next_inside(slots, bitmap, pool, slot, side, rank)
 
 
 @kernel()
