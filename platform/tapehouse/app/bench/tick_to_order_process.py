@@ -55,6 +55,10 @@ def warmed_engine(cells: Cells) -> Engine:
     return engine
 
 
+IDLE_WAIT_NS = 5_000_000_000  # for the last ticks, when the feed has ended
+IDLE_POLL_NS = 1_000_000
+
+
 def prefault(address: int, cells: int) -> None:
     """Touch every page of a ring in this process, both mappings of its slots."""
     touch(address, HEADER_BYTES + 2 * cells * CELL_BYTES)
@@ -119,6 +123,9 @@ async def _run(told: dict[str, Any]) -> None:
         await asyncio.wait({heard, failed}, return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
             failed.result()
+        deadline = clock.monotonic_ns() + IDLE_WAIT_NS
+        while not ahead.idle and not failed.done() and clock.monotonic_ns() < deadline:  # It may be some ticks behind.
+            await clock.sleep_until(clock.monotonic_ns() + IDLE_POLL_NS)
         await ahead.stop()
         failed.cancel()
         _say(json.dumps({"folded": engine.cells - len(cells), "state": engine.digests().state.hex()}))
