@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.app.code import code_hash
-from tapehouse.app.journals import committed, finish_journal, forget_journal, journal_of, ring_prefix
+from tapehouse.app.journals import POLL_NS, committed, finish_journal, forget_journal, journal_of, ring_prefix
 from tapehouse.app.live import Logs, cancel_all, first_failure, require_same_feed
 from tapehouse.app.pinning import Cores, pin
 from tapehouse.app.sidecars import SidecarRunner
@@ -26,7 +26,6 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
-from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.engine import ClockSource, Engine, GatedEngine, Sequencer, Strategy, read_tape
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
 from tapehouse.engine.journal import Journal, JournalView, create_journal
@@ -38,8 +37,6 @@ from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError
 DECIDED_CELLS = 1 << 18
 COMMANDS_CELLS = 1 << 14
 STAGES_CELLS = 1 << 16
-POLL_NS = 1_000_000
-SETTLE_TIMEOUT_NS = 120 * NS_PER_SECOND  # for the sidecar to bring a journal to TAPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

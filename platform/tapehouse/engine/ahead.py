@@ -11,7 +11,6 @@ again, and begins a new epoch. `GatedEngine` does that; this class goes on from 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,9 +55,9 @@ from tapehouse.engine.machine import Engine
 from tapehouse.engine.pools import pools_of
 from tapehouse.engine.sequencer import FeedKey, Sequencer
 from tapehouse.log import FrameWriter
-from tapehouse.market import CELL_BYTES, Cells, Instrument, Kind, empty_cells, from_words, read_definition, records_of
+from tapehouse.market import Cells, Instrument, Kind, empty_cells, read_definition, records_of, words
 from tapehouse.ring import RingConsumer, RingProducer
-from tapehouse.ring.layout import APPLICATION, HEADER_BYTES
+from tapehouse.ring.layout import APPLICATION
 
 FIRST_FEED_SOURCE = 16  # of feed rings, in the order in which the tape met them
 HELD_CELLS_MAX = 1 << 20  # decided, and not yet published because TAPE has not acknowledged their inputs
@@ -125,12 +124,11 @@ class AheadEngine:
         self._feeds: list[FeedRing] = []
         self._feed_table = np.zeros((FEEDS_MAX, FEED_COLUMNS), np.int64)
         self._maps = np.zeros((FEEDS_MAX, SYMBOL_IDS_MAX), np.int64)
-        self._slots = slots_of(journal)
-        self._cells = from_words(self._slots)
+        self._cells = journal.view()
+        self._slots = words(self._cells)
         self._control = np.zeros(CONTROLS, np.int64)
         control = self._control
         control[JOURNAL], control[BASE] = journal.address, self._base
-        control[FOLDED] = control[SENT] = 0
         control[DECIDED] = outlets.decided.address
         control[ORDERS] = outlets.orders.address if outlets.orders else 0
         control[STAGES] = outlets.stages.address if outlets.stages else 0
@@ -397,12 +395,6 @@ class _Held:
         taken = np.concatenate(ready) if ready else empty_cells(0)
         self.cells -= len(taken)
         return taken
-
-
-def slots_of(ring: RingProducer) -> npt.NDArray[np.int64]:
-    """Both mappings of a ring's slots as words: shape (2 x capacity, 8)."""
-    memory = (ctypes.c_char * (2 * ring.cells * CELL_BYTES)).from_address(ring.address + HEADER_BYTES)
-    return np.frombuffer(memoryview(memory), np.int64).reshape(-1, 8)
 
 
 def feed_sources(names: Sequence[str], known: Mapping[str, FeedKey]) -> dict[str, int]:

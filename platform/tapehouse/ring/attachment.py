@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tapehouse.core import DataError, InvariantError, UsageError
+from tapehouse.market import Cells
 from tapehouse.ring.file import attach, is_alive, start_ticks
 from tapehouse.ring.kernels import read_word, write_word
 from tapehouse.ring.layout import (
@@ -99,6 +100,10 @@ class Attachment:
     def creation(self) -> bytes:
         """The 16 bytes that tell this ring from another of the same name."""
         return self.identity.creation
+
+    def view(self) -> Cells:
+        """Both copies of the slots, shape (2 x `cells`,): a run of cells is contiguous wherever it begins."""
+        return self._mapping.view()
 
     @property
     def head(self) -> int:

@@ -22,7 +22,7 @@ class RingConsumer(Attachment):
     def __init__(self, path: Path) -> None:
         super().__init__(path, Role.CONSUMER)
         self._write(CACHED_HEAD, self._read(HEAD))
-        self._view = self._mapping.view()
+        self._view = self.view()
 
     @property
     def lag(self) -> int:
