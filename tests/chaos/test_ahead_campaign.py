@@ -78,6 +78,7 @@ class Campaign:
                 await asyncio.sleep(self._rng.random() * PAUSE_S)
                 await getattr(self, f"_kill_{victim}")()
             await self._send(commands)
+            await day.answered(platform)
         day.end_feed()
         await day.taken()
         assert day.stop_host() == ""

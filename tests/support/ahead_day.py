@@ -181,6 +181,18 @@ class AheadDay:
         with Ring.observe(FEED, directory=self.rings) as ring:
             await self.until(lambda: ring.lag == 0, "the feed's ring is not emptied")
 
+    async def answered(self, platform: Platform) -> None:
+        """Wait until every message of CMDS is on the tape: a host that ends leaves the rest to the next one."""
+        last = (await (await platform.commands(self.tape)).extent()).last
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            taped = await contiguous_cells(await platform.tape(self.tape))
+            taken = max((int(made["sequence"][0]) for _, made in records_of(taped, Kind.COMMAND)), default=0)
+            if taken >= last:
+                return
+            assert time.monotonic() < deadline, f"the host took commands through {taken} of {last}"
+            await asyncio.sleep(0.1)
+
     def close(self) -> None:
         """End what still runs, and see that nothing is left behind."""
         for child in (*self._hosts, self.feed):
@@ -325,7 +337,8 @@ async def check_outcomes(commands: Log, taped: Cells, decided: Cells) -> int:
     """Each message of CMDS is on the tape once and was answered once; returns how many."""
     extent = await commands.extent()
     sequences = [int(made["sequence"][0]) for _, made in records_of(taped, Kind.COMMAND)]
-    assert sequences == list(range(extent.first, extent.last + 1)), "commands are lost, doubled or out of order"
+    due = list(range(extent.first, extent.last + 1))
+    assert sequences == due, f"commands are lost, doubled or out of order: {sequences} on the tape, {due} in CMDS"
     ordinals = [start for start, _ in records_of(taped, Kind.COMMAND)]
     events = [json.loads(unpack_payload(made)) for _, made in records_of(decided, Kind.EVENT)]
     answered = [event["body"]["position"] for event in events if event["type"] == "command.outcome"]
