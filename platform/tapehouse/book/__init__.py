@@ -6,7 +6,7 @@ with `levels`, `state`, `counts`, `transitions`, `window`, and keeps it with `sn
 """
 
 from tapehouse.book.canonical import digest, restore, snapshot
-from tapehouse.book.kernels import AHEAD, apply, apply_cells, expect, set_level
+from tapehouse.book.kernels import AHEAD, apply, apply_cells, apply_record, expect, set_level
 from tapehouse.book.layout import (
     ASK,
     BID,
@@ -47,6 +47,7 @@ __all__ = [
     "Top",
     "apply",
     "apply_cells",
+    "apply_record",
     "best_price",
     "best_size",
     "counts",

@@ -232,7 +232,7 @@ def no_place(stats: Array) -> Int:
 
 @kernel(inline=True)
 def apply_record(books: State, slot: Int, words: Array, row: Int) -> Int:
-    """`apply`, without the cost of a call."""
+    """`apply`, without the cost of a call: for the one place of a loop through which every record comes."""
     if row < 0 or row >= words.shape[0] or words.shape[1] != WORDS:
         return no_place(books.stats)
     head, packed = words[row, 6], words[row, 7]

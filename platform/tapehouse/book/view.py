@@ -87,7 +87,7 @@ def state_of(books: State, slot: Int) -> Int:
     return standing(books, slot) if 0 <= slot < books.slots.shape[0] else 0
 
 
-@kernel()
+@kernel(inline=True)
 def level_size(books: State, slot: Int, side: Int, price: Int) -> Int:
     """The whole size at a price of a side; 0 where there is none, or no such price."""
     if not has_side(books, slot, side) or books.slots[slot, INVERSE] == 0:

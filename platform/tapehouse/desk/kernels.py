@@ -386,7 +386,7 @@ def fill_resting(desk: State, out: Array, powers: Array, slot: Int, at: Int, pri
     return 1
 
 
-@kernel()
+@kernel(inline=True)
 def on_trade(desk: State, out: Array, powers: Array, slot: Int, price: Int, size: Int, aggressor: Int) -> None:
     """A trade printed: queues ahead shrink, and what reaches our orders fills them; one without price or size does not.
 
@@ -440,7 +440,7 @@ def on_liquidity(desk: State, out: Array, powers: Array, slot: Int, side: Int, p
             at += 1
 
 
-@kernel()
+@kernel(inline=True)
 def crosses(desk: State, slot: Int, side: Int, price: Int) -> Int:
     """Whether size displayed on a side at a price could fill one of our resting orders: else `on_liquidity` is idle."""
     for at in range(desk.working_count[slot]):
@@ -451,7 +451,7 @@ def crosses(desk: State, slot: Int, side: Int, price: Int) -> Int:
     return 0
 
 
-@kernel()
+@kernel(inline=True)
 def shrink_queues(desk: State, books: State, slot: Int) -> None:
     """The book moved: the queue ahead of an order cannot be longer than its level."""
     for at in range(desk.working_count[slot]):
@@ -463,7 +463,7 @@ def shrink_queues(desk: State, books: State, slot: Int) -> None:
     desk.settled[slot] = 1
 
 
-@kernel()
+@kernel(inline=True)
 def shrink_level(desk: State, books: State, slot: Int, side: Int, price: Int) -> None:
     """As `shrink_queues`, where one level alone can have moved."""
     for at in range(desk.working_count[slot]):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import Status, apply, best_price, best_size, level_size, set_level
+from tapehouse.book import Status, apply_record, best_price, best_size, level_size, set_level
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import BUY, SELL, cancel_side, crosses, on_liquidity, on_trade, shrink_level, shrink_queues, submit
@@ -168,7 +168,7 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
     retold = action == _CLEAR_ACTION or (packed >> 16) & _SNAPSHOT != 0
     lookup = busy and (retold or desk.settled[slot] == 0 or crosses(desk, slot, which, price) != 0)
     before = level_size(books, slot, which, price) if lookup else 0
-    status = apply(books, slot, words, row)
+    status = apply_record(books, slot, words, row)
     if not busy:
         return
     if lookup:
@@ -208,7 +208,7 @@ def _quote_record(
     shrink_queues(desk, books, slot)
 
 
-@kernel()
+@kernel(inline=True)
 def _top_moved(books: State, routes: State, slot: Int) -> Int:
     """1 where the best prices or sizes differ from what the strategy saw last; they are noted."""
     top = routes.tops[slot]

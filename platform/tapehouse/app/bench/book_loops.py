@@ -66,7 +66,7 @@ def apply_timed(books: State, words: Array, overhead: Int, histogram: Array) -> 
         record_value(histogram, fenced_cycles() - before - overhead)
 
 
-@kernel()
+@kernel(inline=True)
 def _top(books: State) -> Int:
     """The best of both sides, in one number so that nothing of it can be left out."""
     prices = best_price(books, 0, BID) ^ best_price(books, 0, ASK)
