@@ -17,6 +17,11 @@ def record(
     options: bool = True,
     seed: int = 7,
     cells: int = 600_000,
+    date: str | None = None,
+    symbol: str | None = None,
+    venue: str | None = None,
+    mapping: Path | None = None,
+    instruments: Path | None = None,
     nats: str | None = None,
     home: Path | None = None,
     json: bool = False,
@@ -37,7 +42,7 @@ def record(
     Parameters
     ----------
     format
-        `lobster`, `dbn` or `generated`; see `tapehouse feeds list`.
+        See `tapehouse feeds list`.
     source
         The file, or files where a format has several.
     tape
@@ -57,6 +62,16 @@ def record(
         Of that chain and of the generated day.
     cells
         Size of the generated day.
+    date
+        The trading day, where times in the file count from midnight.
+    symbol
+        The instrument, where the file names none.
+    venue
+        Where it trades, likewise.
+    mapping
+        TOML that says what the columns of a CSV or Parquet file mean.
+    instruments
+        TOML that defines instruments.
     nats
         The broker; else what the environment or the embedded cluster says.
     home
@@ -66,12 +81,14 @@ def record(
     """
     from tapehouse.app.recording import record_source
     from tapehouse.app.strategies import load_strategy
+    from tapehouse.cli.cmd_feeds import source_options
     from tapehouse.cli.output import Bar, compile_kernels, console, print_json, run_async
     from tapehouse.core.ids import check_name
     from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
 
     feed: Feed
-    opened = open_feed(format, list(source))
+    said = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
+    opened = open_feed(format, list(source), said)
     if format == "generated":
         feed = GeneratedDay(seed=seed, cells=cells, options=options)
     else:

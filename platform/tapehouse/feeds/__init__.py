@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tapehouse.feeds.formats import FORMATS, Format, open_feed
+from tapehouse.feeds.checking import Check
+from tapehouse.feeds.formats import FORMATS, Format, SourceOptions, check_source, open_feed
 from tapehouse.feeds.port import Feed
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "Check",
     "DbnFeed",
     "Feed",
     "Format",
@@ -26,8 +28,10 @@ __all__ = [
     "LobsterCheck",
     "LobsterFeed",
     "SeededChain",
+    "SourceOptions",
     "check_dbn",
     "check_lobster",
+    "check_source",
     "open_feed",
 ]
 

@@ -21,10 +21,12 @@ from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.core.ids import slug
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds import dbn_records as records_of_dbn
+from tapehouse.feeds.checking import Check
 from tapehouse.feeds.dbn_check import check_dbn
 from tapehouse.feeds.dbn_instruments import survey
 from tapehouse.feeds.dbn_records import Bytes
 from tapehouse.feeds.dbn_source import open_dbn
+from tapehouse.feeds.formats import SourceOptions, one_file
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
 from tapehouse.market import Action, Cells, Flag, Instrument, Side, empty_cells, from_words, whole_records, words
 
@@ -255,3 +257,20 @@ class _Decoding:
         out = np.empty((len(cells) * records_of_dbn.DEPTH_CELLS_MAX, 8), np.int64)
         used = records_of_dbn.diff_depth(words(cells), records_of_dbn.depth_levels(run), self._known, self._seen, out)
         return from_words(out[:used].copy())
+
+
+def open_files(paths: Sequence[Path], options: SourceOptions) -> DbnFeed:
+    """The feed over one file."""
+    return DbnFeed(one_file(paths, "dbn"))
+
+
+def check_files(paths: Sequence[Path], options: SourceOptions) -> Check:
+    """Each instrument's book by the library's own decoder against ours; see `check_dbn` for what is told beside."""
+    report = check_dbn(one_file(paths, "dbn"))
+    return Check(
+        rows=report["records"],
+        compared=report["instruments"],
+        mismatches=report.pop("mismatches"),
+        first_mismatch=report.pop("first_mismatch"),
+        truths=report,
+    )

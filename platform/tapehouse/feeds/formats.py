@@ -1,13 +1,45 @@
-"""The formats that files can have, by name, and how to open them."""
+"""The formats that files can have, by name, and how to open and check them.
+
+A format is one module of this room, named in its row below, with two functions: `open_files(paths, options)` gives a
+`Feed` over files, `check_files(paths, options)` holds them against the truth that they carry and gives a `Check`. The
+module is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tapehouse.core.errors import UsageError
+from tapehouse.feeds.checking import Check
 from tapehouse.feeds.port import Feed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """What a user may have to say of files that do not say it themselves; a format takes what concerns it.
+
+    Args:
+        day: The trading day, where times in the file count from midnight.
+        symbol: The instrument, where the file names none.
+        venue: Where it trades, likewise.
+        mapping: TOML that says what the columns of a CSV or Parquet file mean.
+        instruments: TOML that defines instruments; what it says goes before what a file suggests.
+    """
+
+    day: date | None = None
+    symbol: str | None = None
+    venue: str | None = None
+    mapping: Path | None = None
+    instruments: Path | None = None
+
+
+NO_OPTIONS = SourceOptions()
+_OPTION = {"day": "date"}  # as the command line calls it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,17 +48,21 @@ class Format:
 
     Args:
         name: As `tapehouse record` takes it.
+        module: Of this room, where its `open_files` and `check_files` are.
         description: One line.
         extensions: What its files end in; empty where it needs none.
         files: How many files one recording has, in words.
         checked_by: What the files are held against by `feeds check`.
+        needs: Options without which it cannot be recorded.
     """
 
     name: str
+    module: str
     description: str
     extensions: tuple[str, ...]
     files: str
     checked_by: str
+    needs: tuple[str, ...] = ()
 
 
 FORMATS: dict[str, Format] = {
@@ -34,6 +70,7 @@ FORMATS: dict[str, Format] = {
     for item in (
         Format(
             name="lobster",
+            module="lobster",
             description="LOBSTER order book data: a NASDAQ day as message and orderbook files",
             extensions=(".zip", ".csv"),
             files="one zip, or MESSAGE BOOK",
@@ -41,6 +78,7 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             name="dbn",
+            module="dbn",
             description="Databento Binary Encoding 1 to 3: mbo, mbp-1, mbp-10, trades, tbbo, bbo, status, definition",
             extensions=(".dbn", ".dbn.zst"),
             files="one file",
@@ -48,6 +86,7 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             name="generated",
+            module="generated",
             description="a generated market day of three shares and an option chain",
             extensions=(),
             files="none",
@@ -57,25 +96,49 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def open_feed(format: str, paths: Sequence[Path | str] = ()) -> Feed:
+def format_named(name: str) -> Format:
+    """One row of the table; raises UsageError where there is no such format."""
+    if name not in FORMATS:
+        raise UsageError(f"there is no format {name!r}", hint=f"one of {', '.join(sorted(FORMATS))}")
+    return FORMATS[name]
+
+
+def open_feed(
+    format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS, *, checking: bool = False
+) -> Feed:
     """The feed of a format over its files.
 
+    Args:
+        checking: What comes out is thrown away, so options that only a recording needs may be missing.
+
     Raises:
-        UsageError: There is no such format, or the number of files is wrong.
+        UsageError: There is no such format, the number of files is wrong, or an option that it needs is missing.
         MissingError, DecodeError: As the format's feed does.
     """
-    if format == "lobster":
-        from tapehouse.feeds.lobster import LobsterFeed
+    chosen = format_named(format)
+    for need in () if checking else chosen.needs:
+        if getattr(options, need) is None:
+            raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
+    feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
+    return feed
 
-        return LobsterFeed(paths)
-    if format == "dbn":
-        from tapehouse.feeds.dbn import DbnFeed
 
-        return DbnFeed(paths)
-    if format == "generated":
-        from tapehouse.feeds.generated import GeneratedDay
+def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:
+    """Hold files against the truth that they carry.
 
-        if paths:
-            raise UsageError("a generated day reads no files", hint="leave them out")
-        return GeneratedDay()
-    raise UsageError(f"there is no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    Raises:
+        UsageError, MissingError, DecodeError: As `open_feed`; an option that recording needs may be left out here.
+    """
+    check: Check = _module(format_named(format)).check_files([Path(path) for path in paths], options)
+    return check
+
+
+def one_file(paths: Sequence[Path], format: str) -> Path:
+    """The only path; raises UsageError where there is none or more."""
+    if len(paths) != 1:
+        raise UsageError(f"{len(paths)} files", subject=format, hint="give one file")
+    return paths[0]
+
+
+def _module(format: Format) -> Any:
+    return import_module(f"tapehouse.feeds.{format.module}")

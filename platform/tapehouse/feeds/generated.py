@@ -6,15 +6,19 @@ market-by-order feed; there is an opening, a burst in which prices fall, and a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from tapehouse.core.errors import UsageError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.feeds import generated_flow
+from tapehouse.feeds.checking import Check
+from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.option_chain import RECORDS_PER_QUOTE, SeededChain
 from tapehouse.feeds.option_quotes import CELLS_PER_QUOTE
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
@@ -59,6 +63,7 @@ PHASES = (
 # Symbol, first price and tick in cents; more instruments than these are numbered.
 _SHARES = (("ALFA", 10_000, 1), ("BRAVO", 25_000, 1), ("CHARLIE", 40_000, 5))
 _CENT = 10_000_000
+_CHECK_BATCH_CELLS = 1_000
 
 
 class _ShareFlow:
@@ -162,3 +167,25 @@ class GeneratedDay:
     def batches(self) -> Iterator[Cells]:
         """The day from its beginning; each call is a new pass with the same cells."""
         return self._feed.batches()
+
+
+def open_files(paths: Sequence[Path], options: SourceOptions) -> GeneratedDay:
+    """The day of the usual seed and size; there are no files."""
+    if paths:
+        raise UsageError("a generated day reads no files", hint="leave them out")
+    return GeneratedDay()
+
+
+def check_files(paths: Sequence[Path], options: SourceOptions) -> Check:
+    """Two passes in batches of different sizes must give the same cells; their digest is told."""
+    open_files(paths, options)
+    digests, cells = [], 0
+    for size in (BATCH_CELLS_MAX, _CHECK_BATCH_CELLS):
+        chain, cells = blake3(), 0
+        for batch in GeneratedDay(batch_cells=size).batches():
+            chain.update(batch.tobytes())
+            cells += len(batch)
+        digests.append(chain.hexdigest())
+    found = Check(rows=cells, truths={"digest": digests[0]})
+    found.compare("digest in small batches", digests[1], digests[0])
+    return found

@@ -15,7 +15,9 @@ import numpy as np
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.ids import slug
 from tapehouse.feeds import lobster_book as book_kernels
+from tapehouse.feeds.checking import Check
 from tapehouse.feeds.csv_rows import Rows, paired
+from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.lobster_check import LobsterCheck, check
 from tapehouse.feeds.lobster_source import LobsterSource
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
@@ -140,3 +142,20 @@ class LobsterFeed:
         where, text = _COMPLAINTS[status]
         member = self._source.message if where == "message" else self._source.book
         return DecodeError(text, subject=member.title, position=f"line {row}", hint="`feeds check` compares every row")
+
+
+def open_files(paths: Sequence[Path], options: SourceOptions) -> LobsterFeed:
+    """The feed over a zip or a MESSAGE and a BOOK file."""
+    return LobsterFeed(paths)
+
+
+def check_files(paths: Sequence[Path], options: SourceOptions) -> Check:
+    """Every row of the book file against the row before it and its message; also told: `revealed` levels."""
+    found = check(paths)
+    return Check(
+        rows=found.rows,
+        compared=found.compared,
+        mismatches=found.mismatches,
+        first_mismatch=found.first_mismatch,
+        truths={"revealed": found.revealed},
+    )

@@ -18,6 +18,7 @@ from tapehouse.market.cell import (
     from_words,
     words,
 )
+from tapehouse.market.gap import RECOVERED_FROM, Cause, Confidence, gap_record
 from tapehouse.market.instrument import Instrument, read_definition
 from tapehouse.market.records import (
     extend,
@@ -37,8 +38,11 @@ __all__ = [
     "OPTION_EXTENSION",
     "ORDER_EXTENSION",
     "PAYLOAD_BYTES_MAX",
+    "RECOVERED_FROM",
     "Action",
+    "Cause",
     "Cells",
+    "Confidence",
     "Flag",
     "Instrument",
     "Kind",
@@ -46,6 +50,7 @@ __all__ = [
     "empty_cells",
     "extend",
     "from_words",
+    "gap_record",
     "pack_payload",
     "read_definition",
     "record_starts",

@@ -93,7 +93,7 @@ class Kind(IntEnum):
     DEFINITION = 11  # JSON
     CLOCK = 12
     EPOCH = 13  # JSON: what begins here (mode, code, configuration, clock source)
-    GAP = 14  # `count` records missing after `sequence`
+    GAP = 14  # `count` records missing after `sequence`, and what the book is worth since: see `market.gap`
     RAW = 15  # bytes as they came; flag CONTINUED where a later record goes on
 
 
