@@ -393,7 +393,9 @@ class Engine:
             head = json.loads(sections["head"])
             if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
                 raise IntegrityError("the snapshot is of another strategy or other parameters")
-            if head.get("exclude_gaps", False) != self.exclude_gaps:
+            if head.setdefault("exclude_gaps", None) is None:  # As snapshots were before books had a confidence.
+                sections["sources"] = b"{}"
+            if bool(head["exclude_gaps"]) != self.exclude_gaps:
                 raise IntegrityError("the snapshot is of a session that treats gaps otherwise")
             self._load(sections)
             self.cells, self.outputs = int(head["cells"]), int(head["outputs"])
@@ -428,7 +430,7 @@ class Engine:
         for array in (self._routes.tops, self._routes.quotes, self._routes.priced, self._routes.numbers):
             array[...] = np.frombuffer(sections["seen"][at : at + array.nbytes], array.dtype).reshape(array.shape)
             at += array.nbytes
-        for slot, source in json.loads(sections.get("sources", b"{}")).items():
+        for slot, source in json.loads(sections["sources"]).items():
             self._routes.sources[int(slot)] = source
         if at != len(sections["seen"]):
             raise IntegrityError("a snapshot has bytes left over", subject=self.name, hint="refold the log")
