@@ -19,6 +19,7 @@ from tapehouse.market.cell import (
     words,
 )
 from tapehouse.market.gap import RECOVERED_FROM, Cause, Confidence, gap_record
+from tapehouse.market.gap_spans import GapFold, GapSpan
 from tapehouse.market.instrument import Instrument, read_definition
 from tapehouse.market.records import (
     extend,
@@ -44,6 +45,8 @@ __all__ = [
     "Cells",
     "Confidence",
     "Flag",
+    "GapFold",
+    "GapSpan",
     "Instrument",
     "Kind",
     "Side",

@@ -229,7 +229,7 @@ async def test_the_columns_need_no_quotes_and_are_the_same_without_rows(session:
     empty = QuerySession(tape=MemoryLog("TAPE_none"), events=MemoryLog("EVENTS_none"))
     for name in TABLES:
         table, nothing = await session.table(name), await empty.table(name)
-        assert len(table) > 0
+        assert len(table) > 0 or name == "gaps"  # There are none on this day.
         assert len(nothing) == 0
         assert nothing.schema == table.schema, name
         listed = await session.sql(f"SELECT {', '.join(table.columns)} FROM {name}")
