@@ -19,6 +19,7 @@ from tapehouse.book.layout import (
     order_pool,
     transitions,
 )
+from tapehouse.book.queues import clear
 from tapehouse.book.view import (
     Top,
     best_price,
@@ -50,6 +51,7 @@ __all__ = [
     "apply_record",
     "best_price",
     "best_size",
+    "clear",
     "counts",
     "define",
     "depth",
