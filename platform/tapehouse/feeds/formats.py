@@ -128,7 +128,11 @@ def open_feed(
         if getattr(options, need) is None:
             raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
-    return feed
+    if options.instruments is None:
+        return feed
+    from tapehouse.feeds.declared import declare  # Its TOML models take their time to import.
+
+    return declare(feed, options.instruments)
 
 
 def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:
