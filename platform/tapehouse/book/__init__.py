@@ -22,6 +22,7 @@ from tapehouse.book.layout import (
     order_pool,
     transitions,
 )
+from tapehouse.book.queues import clear
 from tapehouse.book.standing import set_confidence
 from tapehouse.book.view import (
     Top,
@@ -54,6 +55,7 @@ __all__ = [
     "apply_record",
     "best_price",
     "best_size",
+    "clear",
     "confidence",
     "confidences",
     "counts",

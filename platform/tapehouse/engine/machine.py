@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from tapehouse.book import clear as clear_book
 from tapehouse.book import define as define_book
 from tapehouse.book import make_books, restore_books, snapshot_books
 from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.desk import POWERS, define_instrument, make_desk
+from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.state import (
     COUNTERS,
@@ -253,7 +254,7 @@ class Engine:
         known = self.instruments.get(instrument.id)
         if known is not None:
             if known != instrument:
-                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+                self._revise(known, instrument)
             return
         if not 0 < instrument.id < SYMBOL_IDS_MAX:
             raise DataError(f"instrument id {instrument.id} is beyond {SYMBOL_IDS_MAX - 1}", subject=instrument.symbol)
@@ -281,13 +282,27 @@ class Engine:
         else:
             slot = int((routes.slots >= 0).sum())
             define_instrument(self._desk, slot, instrument)
-            try:
-                define_book(self._books, slot, instrument.tick_size)
-            except UsageError as error:
-                raise DataError(error.message, subject=instrument.symbol, hint=error.hint) from error
+            self._define_book(slot, instrument)
             routes.slots[instrument.id] = slot
             routes.units[slot] = float(f"1e{instrument.price_exponent}")
         self.instruments[instrument.id] = instrument
+
+    def _revise(self, known: Instrument, instrument: Instrument) -> None:
+        """A new revision of an instrument's terms; a book of another tick begins empty."""
+        instrument.require_revision_of(known)
+        slot = int(self._routes.slots[instrument.id])
+        if slot >= 0:
+            revise_instrument(self._desk, slot, instrument)
+            if instrument.tick_size != known.tick_size:
+                clear_book(self._books, slot)
+                self._define_book(slot, instrument)
+        self.instruments[instrument.id] = instrument
+
+    def _define_book(self, slot: int, instrument: Instrument) -> None:
+        try:
+            define_book(self._books, slot, instrument.tick_size)
+        except UsageError as error:
+            raise DataError(error.message, subject=instrument.symbol, hint=error.hint) from error
 
     # Outputs.
 

@@ -209,16 +209,18 @@ class Sequencer:
             if instrument.underlying and not underlying:
                 raise DataError(f"its underlying {instrument.underlying} is not declared", subject=instrument.symbol)
             table[instrument.id] = number
-            defined = replace(instrument, id=number, underlying=underlying)
-            known = self.state.instruments.setdefault(number, defined)
-            if known is defined:
-                self._add(defined.definition(ts_recv=self.now, source=DESK_SOURCE))
-            elif known != defined:
+            defined = replace(instrument, id=number, underlying=underlying, revision=1)
+            known = self.state.instruments.get(number)
+            terms = defined if known is None else defined.revised(known)
+            if terms is None:
                 raise DataError(
                     "the tape has it with other terms",
                     subject=instrument.symbol,
-                    hint="an instrument's terms never change on one tape: record into another",
+                    hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
+            if terms is not known:
+                self.state.instruments[number] = terms
+                self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
         return table
 
     async def feed(self, cells: Cells, table: np.ndarray) -> None:
