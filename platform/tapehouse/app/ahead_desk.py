@@ -31,6 +31,7 @@ from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets
 from tapehouse.engine.journal import Journal, JournalView, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
+from tapehouse.log.writer import OUTAGE_ATTEMPTS_MAX
 from tapehouse.market import Cause, Cells, Confidence, empty_cells, gap_record
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
 
@@ -179,6 +180,7 @@ async def ahead_desk(
         Engine(strategy, guard=guard), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots
     )
     await gated.open()
+    gated.writer.attempts_max = OUTAGE_ATTEMPTS_MAX  # EVENTS may wait for as long as the spill of the journal does.
     await gated.run()
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"

@@ -18,6 +18,7 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
+from tapehouse.log import Log, PatientLog
 
 
 async def serve_tape(
@@ -39,12 +40,15 @@ async def serve_tape(
         GapError, DecodeError, IntegrityError: A log is damaged; the sequence is named.
     """
     loaded = load_strategy(strategy, parameters)
-    async with open_platform(nats, home=home) as platform:
-        logs = Logs(
-            tape=await platform.tape(tape, create=True),
-            events=await platform.events(tape, create=True),
-            commands=await platform.commands(tape, create=True),
-        )
+    ahead = mode == "ahead"  # It goes on without brokers, so what runs beside it waits for them.
+    async with open_platform(nats, home=home, patient=ahead) as platform:
+        made: list[Log] = [
+            await platform.tape(tape, create=True),
+            await platform.events(tape, create=True),
+            await platform.commands(tape, create=True),
+        ]
+        opened = [PatientLog(log) for log in made] if ahead else made
+        logs = Logs(tape=opened[0], events=opened[1], commands=opened[2])
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
@@ -56,7 +60,7 @@ async def serve_tape(
             service = await serve_kv(platform.bus, tape, projector)
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
-            if mode == "gated":
+            if not ahead:
                 await finish_leftover(tape, logs.tape, sidecar, SystemClock(), directory=rings)
                 serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             else:
