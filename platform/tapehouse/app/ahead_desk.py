@@ -304,6 +304,9 @@ def _lost_feeds(attached: dict[str, FeedKey], feeds: list[FeedRing], now: int) -
 
 
 async def _cancel_quietly(tasks: list[asyncio.Task[None]]) -> None:
-    """End tasks whose failures somebody has heard of already."""
+    """End tasks whose failures somebody has heard of already; one that failed beside the first is not told again."""
     with suppress(Exception):
         await cancel_all(tasks)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()
