@@ -95,6 +95,14 @@ FORMATS: dict[str, Format] = {
             checked_by="each message's length, stock and order; captures also by their packets' checksums",
         ),
         Format(
+            name="iex",
+            module="iex",
+            description="IEX DEEP 1.0 and TOPS: captures (pcap) of IEX-TP",
+            extensions=(".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each packet's place against the one before, each message's type, levels and trades",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
