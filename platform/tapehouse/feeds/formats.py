@@ -93,6 +93,14 @@ FORMATS: dict[str, Format] = {
             checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
         ),
         Format(
+            name="tardis",
+            module="tardis",
+            description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
+            extensions=(".csv", ".csv.gz"),
+            files="one file",
+            checked_by="its rows read as decimals, one by one, and what rows must keep: order, times, no crossed books",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
