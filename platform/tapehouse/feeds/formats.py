@@ -111,6 +111,22 @@ FORMATS: dict[str, Format] = {
             checked_by="each packet's place against the one before, each message's type, levels and trades",
         ),
         Format(
+            name="tardis",
+            module="tardis",
+            description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
+            extensions=(".csv", ".csv.gz"),
+            files="one file",
+            checked_by="its rows read as decimals, one by one, and what rows must keep: order, times, no crossed books",
+        ),
+        Format(
+            name="taq",
+            module="taq",
+            description="Trades and quotes of US shares as LEAN packs them: one exchange and one side a row",
+            extensions=(".zip", ".csv"),
+            files="trades, quotes, or one file of each",
+            checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
