@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "host": ("cmd_host:host", "Run sequencer, engine and projections of one tape until stopped."),
     "record": ("cmd_record:record", "Put a market-data file onto a tape of its own, the strategy beside it."),
     "drain": ("cmd_drain:drain", "The sidecar alone: a journal to its tape, or any process's ring to files."),
+    "gaps": ("cmd_gaps:gaps", "Spans of missing market data: when, why, how much, and how it was made good."),
     "feeds list": ("cmd_feeds:list_formats", "The formats that can be recorded."),
     "feeds check": ("cmd_feeds:check", "Parse a file and hold it against the truth that it carries."),
     "feeds push": ("cmd_feeds:push", "Push a source into a shared-memory ring, as a feed handler does."),
