@@ -1,4 +1,4 @@
-"""One tape served: its desk, its projections, and the service that answers reads of them."""
+"""One tape served: its desk, its projections, the service that answers reads of them, and the keeper of its books."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
-from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.book_keeper import BookKeeper
+from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
@@ -18,6 +19,7 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
+from tapehouse.log import Log
 
 
 async def serve_tape(
@@ -48,7 +50,7 @@ async def serve_tape(
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
-        projecting = asyncio.create_task(projector.run(follow=True))
+        beside = [asyncio.create_task(projector.run(follow=True))]
         service: ServiceHost | None = None
         try:
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
@@ -64,11 +66,17 @@ async def serve_tape(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
                 )  # fmt: skip
-            await first_failure(asyncio.create_task(serving), [projecting])
+            beside.append(asyncio.create_task(keep_books(platform, logs.tape)))
+            await first_failure(asyncio.create_task(serving), beside)
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
             raise
         finally:
-            await cancel_all([projecting])
+            await cancel_all(beside)
             if service is not None:
                 await service.stop()
+
+
+async def keep_books(platform: Platform, tape: Log) -> None:
+    """Write the books of a tape into SNAPS until cancelled."""
+    await BookKeeper(tape, await platform.make_snaps()).run(follow=True)
