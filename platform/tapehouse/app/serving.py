@@ -9,7 +9,7 @@ from pathlib import Path
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
 from tapehouse.app.book_keeper import BookKeeper
-from tapehouse.app.bootstrap import Platform, open_platform
+from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
@@ -19,7 +19,6 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
-from tapehouse.log import Log
 
 
 async def serve_tape(
@@ -56,6 +55,8 @@ async def serve_tape(
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
+            keeper = BookKeeper(logs.tape, await platform.make_snaps())
+            beside.append(asyncio.create_task(_keep_books(keeper)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if mode == "gated":
@@ -66,7 +67,6 @@ async def serve_tape(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
                 )  # fmt: skip
-            beside.append(asyncio.create_task(keep_books(platform, logs.tape)))
             await first_failure(asyncio.create_task(serving), beside)
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
@@ -77,6 +77,6 @@ async def serve_tape(
                 await service.stop()
 
 
-async def keep_books(platform: Platform, tape: Log) -> None:
-    """Write the books of a tape into SNAPS until cancelled."""
-    await BookKeeper(tape, await platform.make_snaps()).run(follow=True)
+async def _keep_books(keeper: BookKeeper) -> None:
+    """Write the tape's books into SNAPS until cancelled."""
+    await keeper.run(follow=True)
