@@ -10,8 +10,19 @@ from pathlib import Path
 
 from tapehouse.app.code import code_hash
 from tapehouse.app.snapshots import FileSnapshots
-from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
+from tapehouse.bus import (
+    Bus,
+    JetStreamLog,
+    StreamAdmin,
+    StreamSpec,
+    cmds_spec,
+    connect,
+    events_spec,
+    snaps_spec,
+    tape_spec,
+)
 from tapehouse.bus.connection import RECONNECT_TOTAL_S
+from tapehouse.bus.snaps import JetStreamSnaps
 from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
 from tapehouse.log import Extent
 
@@ -67,6 +78,19 @@ class Platform:
     def specs(name: str) -> tuple[StreamSpec, ...]:
         """The logs of one tape and its desk."""
         return tape_spec(name), events_spec(name), cmds_spec(name)
+
+    async def snaps(self) -> JetStreamSnaps | None:
+        """SNAPS, the small snapshots of all tapes; None where it is not there."""
+        try:
+            await self._open(snaps_spec(), False)
+        except MissingError:
+            return None
+        return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def make_snaps(self) -> JetStreamSnaps:
+        """SNAPS, made where it is not there."""
+        await self._open(snaps_spec(), True)
+        return JetStreamSnaps(self.bus, snaps_spec().name)
 
     async def _open(self, spec: StreamSpec, create: bool) -> JetStreamLog:
         if create:

@@ -1,4 +1,4 @@
-"""One tape served: its desk, its projections, and the service that answers reads of them."""
+"""One tape served: its desk, its projections, the service that answers reads of them, and the keeper of its books."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
+from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
@@ -52,12 +53,14 @@ async def serve_tape(
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
-        projecting = asyncio.create_task(projector.run(follow=True))
+        beside = [asyncio.create_task(projector.run(follow=True))]
         service: ServiceHost | None = None
         try:
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
+            keeper = BookKeeper(logs.tape, await platform.make_snaps())
+            beside.append(asyncio.create_task(_keep_books(keeper)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
@@ -68,11 +71,16 @@ async def serve_tape(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
                 )  # fmt: skip
-            await first_failure(asyncio.create_task(serving), [projecting])
+            await first_failure(asyncio.create_task(serving), beside)
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
             raise
         finally:
-            await cancel_all([projecting])
+            await cancel_all(beside)
             if service is not None:
                 await service.stop()
+
+
+async def _keep_books(keeper: BookKeeper) -> None:
+    """Write the tape's books into SNAPS until cancelled."""
+    await keeper.run(follow=True)
