@@ -8,7 +8,7 @@ module is imported when it is first asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ class SourceOptions:
         venue: Where it trades, likewise.
         mapping: TOML that says what the columns of a CSV or Parquet file mean.
         instruments: TOML that defines instruments; what it says goes before what a file suggests.
+        checking: What comes out is thrown away, so what only a recording needs may be missing.
     """
 
     day: date | None = None
@@ -36,6 +37,7 @@ class SourceOptions:
     venue: str | None = None
     mapping: Path | None = None
     instruments: Path | None = None
+    checking: bool = False
 
 
 NO_OPTIONS = SourceOptions()
@@ -85,6 +87,14 @@ FORMATS: dict[str, Format] = {
             checked_by="the library's own decoder, folded into a second book",
         ),
         Format(
+            name="itch",
+            module="itch",
+            description="NASDAQ TotalView-ITCH 5.0: files of messages, and captures (pcap) of MoldUDP64",
+            extensions=(".itch", ".itch.gz", ".gz", ".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each message's length, stock and order; captures also by their packets' checksums",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
@@ -119,6 +129,8 @@ def open_feed(
     for need in () if checking else chosen.needs:
         if getattr(options, need) is None:
             raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
+    if checking:
+        options = replace(options, checking=True)
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
     return feed
 
