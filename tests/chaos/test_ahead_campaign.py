@@ -282,6 +282,8 @@ async def test_the_desk_goes_on_without_its_brokers(
         await asyncio.to_thread(cluster.wait_ready, 60)
         head = day.head()
         await day.until(lambda: day.committed() > head, "the tape does not catch up")
+        async with day.platform() as platform:
+            await day.answered(platform)
         day.end_feed()
         await day.taken()
         assert await asyncio.to_thread(day.stop_host) == ""

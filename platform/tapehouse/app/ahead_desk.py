@@ -31,7 +31,7 @@ from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets
 from tapehouse.engine.journal import Journal, JournalView, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
-from tapehouse.market import Cells, Flag, Kind, empty_cells
+from tapehouse.market import Cause, Cells, Confidence, empty_cells, gap_record
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
 
 DECIDED_CELLS = 1 << 18
@@ -297,11 +297,8 @@ def _lost_feeds(attached: dict[str, FeedKey], feeds: list[FeedRing], now: int) -
     """A GAP record for each feed of the life before whose ring is not there any more: what it held is missing."""
     there = {feed.name: feed.key for feed in feeds}
     lost = [key for name, key in sorted(attached.items()) if there.get(name) != key]
-    cells = empty_cells(len(lost))
-    cells["ts_event"] = cells["ts_recv"] = now
-    cells["kind"], cells["cells"], cells["flags"] = Kind.GAP, 1, Flag.SYNTHETIC
-    cells["source"] = [key.source for key in lost]
-    return cells
+    gaps = [gap_record(Cause.DETACHED, Confidence.SUSPECT, ts_recv=now, source=key.source) for key in lost]
+    return np.concatenate([empty_cells(0), *gaps])
 
 
 async def _cancel_quietly(tasks: list[asyncio.Task[None]]) -> None:

@@ -290,7 +290,9 @@ class AheadEngine:
             )
         table = self._sequencer.define(tuple(feed.declared.values()))
         self._note_ids(at, table)
-        self._sequencer.note_declared(feed.key.declared, {number: int(table[number]) for number in feed.declared})
+        self._sequencer.note_declared(
+            feed.key.declared, {number: int(table[number]) for number in feed.declared}, source=feed.source
+        )
         self.append(self._sequencer.take_pending())
         feed.ring.release(taken)
 

@@ -95,6 +95,14 @@ FORMATS: dict[str, Format] = {
             checked_by="each message's length, stock and order; captures also by their packets' checksums",
         ),
         Format(
+            name="bitstamp",
+            module="bitstamp",
+            description="Bitstamp order log: every order's life, trades, and best 20 levels that judge the book",
+            extensions=(".log", ".log.xz", ".log.gz"),
+            files="one log, or LOG ORDERS.csv for the check",
+            checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
@@ -132,7 +140,11 @@ def open_feed(
     if checking:
         options = replace(options, checking=True)
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
-    return feed
+    if options.instruments is None:
+        return feed
+    from tapehouse.feeds.declared import declare  # Its TOML models take their time to import.
+
+    return declare(feed, options.instruments)
 
 
 def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:
