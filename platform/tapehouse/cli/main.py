@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
+    "book": ("cmd_book:book", "An order book at any moment of a tape."),
+    "books build": ("cmd_book:build", "Write the snapshots that make a book at any moment quick."),
     "kv get": ("cmd_kv:get", "Read a projection: positions, orders, prices, surface."),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
     "dr backup": ("cmd_dr:backup", "Ship new segments and changed state to a store."),
@@ -51,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "feeds": "Market-data formats: list, check, and push into a ring.",
+    "books": "Snapshots of order books along a tape.",
     "kv": "Projections as keys and values.",
     "dr": "Disaster recovery: back up, restore, verify.",
 }
