@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from tapehouse.bus import (
     snaps_spec,
     tape_spec,
 )
+from tapehouse.bus.connection import RECONNECT_TOTAL_S
 from tapehouse.bus.snaps import JetStreamSnaps
 from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
 from tapehouse.log import Extent
@@ -113,8 +115,13 @@ class Platform:
 
 
 @asynccontextmanager
-async def open_platform(nats: str | None = None, *, home: Path | None = None) -> AsyncIterator[Platform]:
+async def open_platform(
+    nats: str | None = None, *, home: Path | None = None, patient: bool = False
+) -> AsyncIterator[Platform]:
     """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says.
+
+    Args:
+        patient: A connection that stood once is never given up.
 
     Raises:
         BusUnavailableError: Nobody answers there.
@@ -123,7 +130,8 @@ async def open_platform(nats: str | None = None, *, home: Path | None = None) ->
     """
     if nats is not None and not nats.strip():
         raise UsageError("an empty broker URL", hint="such as nats://127.0.0.1:4222, or leave it out")
-    bus = await connect(nats, directory=home_directory(home) / "cluster")
+    reconnect_s = math.inf if patient else RECONNECT_TOTAL_S
+    bus = await connect(nats, directory=home_directory(home) / "cluster", reconnect_s=reconnect_s)
     try:
         if not bus.shows_jetstream:
             await _require_jetstream(bus)

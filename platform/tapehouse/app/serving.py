@@ -19,6 +19,11 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
+from tapehouse.core.errors import TransientError
+from tapehouse.log import Log, PatientLog
+from tapehouse.log.snaps import Snaps
+
+KEEP_AGAIN_S = 5.0  # between two tries to reach SNAPS
 
 
 async def serve_tape(
@@ -40,12 +45,15 @@ async def serve_tape(
         GapError, DecodeError, IntegrityError: A log is damaged; the sequence is named.
     """
     loaded = load_strategy(strategy, parameters)
-    async with open_platform(nats, home=home) as platform:
-        logs = Logs(
-            tape=await platform.tape(tape, create=True),
-            events=await platform.events(tape, create=True),
-            commands=await platform.commands(tape, create=True),
-        )
+    ahead = mode == "ahead"  # It goes on without brokers, so what runs beside it waits for them.
+    async with open_platform(nats, home=home, patient=ahead) as platform:
+        made: list[Log] = [
+            await platform.tape(tape, create=True),
+            await platform.events(tape, create=True),
+            await platform.commands(tape, create=True),
+        ]
+        opened = [PatientLog(log) for log in made] if ahead else made
+        logs = Logs(tape=opened[0], events=opened[1], commands=opened[2])
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
@@ -55,11 +63,11 @@ async def serve_tape(
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
-            keeper = BookKeeper(logs.tape, await platform.make_snaps())
-            beside.append(asyncio.create_task(_keep_books(keeper)))
+            snaps = await platform.make_snaps()
+            beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
-            if mode == "gated":
+            if not ahead:
                 await finish_leftover(tape, logs.tape, sidecar, SystemClock(), directory=rings)
                 serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             else:
@@ -77,6 +85,16 @@ async def serve_tape(
                 await service.stop()
 
 
-async def _keep_books(keeper: BookKeeper) -> None:
-    """Write the tape's books into SNAPS until cancelled."""
-    await keeper.run(follow=True)
+async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
+    """Write the tape's books into SNAPS until cancelled.
+
+    Args:
+        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+    """
+    while True:
+        try:
+            await BookKeeper(tape, snaps).run(follow=True)
+        except TransientError:
+            if not patient:
+                raise
+        await asyncio.sleep(KEEP_AGAIN_S)

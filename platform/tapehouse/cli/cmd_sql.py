@@ -22,7 +22,8 @@ def sql(
     json: bool = False,
     nats: str | None = None,
 ) -> int:
-    """Ask DuckDB about a tape: events, orders, fills, positions, trades, quotes, prices, surface, bbo, commands, tape.
+    """Ask DuckDB about a tape: events, orders, fills, positions, trades, quotes, prices, surface, bbo, commands, tape,
+    instruments, wide_ids.
 
     Only the tables that the query mentions are built. Numbers of price, size and money are doubles, with the exact
     integer beside them as `<name>_fixed`; `ts` is engine time, `ts_ns` its nanoseconds. `SELECT * FROM tables` lists

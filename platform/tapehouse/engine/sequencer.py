@@ -208,16 +208,18 @@ class Sequencer:
             if instrument.underlying and not underlying:
                 raise DataError(f"its underlying {instrument.underlying} is not declared", subject=instrument.symbol)
             table[instrument.id] = number
-            defined = replace(instrument, id=number, underlying=underlying)
-            known = self.state.instruments.setdefault(number, defined)
-            if known is defined:
-                self._add(defined.definition(ts_recv=self.now, source=DESK_SOURCE))
-            elif known != defined:
+            defined = replace(instrument, id=number, underlying=underlying, revision=1)
+            known = self.state.instruments.get(number)
+            terms = defined if known is None else defined.revised(known)
+            if terms is None:
                 raise DataError(
                     "the tape has it with other terms",
                     subject=instrument.symbol,
-                    hint="an instrument's terms never change on one tape: record into another",
+                    hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
+            if terms is not known:
+                self.state.instruments[number] = terms
+                self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
         return table
 
     async def feed(self, cells: Cells, table: np.ndarray) -> None:
@@ -301,12 +303,13 @@ class Sequencer:
         await self._writer.append(cells, input_ordinal=self.state.commands_through)
         self.metrics.add("tape_cells_total", len(cells))
 
-    def note_declared(self, ring: str, ids: dict[int, int]) -> None:
+    def note_declared(self, ring: str, ids: dict[int, int], *, source: int = 0) -> None:
         """Have the tape remember which of its instruments a feed's ids mean: the feed itself says it only once.
 
         Args:
             ring: The key of the feed's ring in `state.declared`.
             ids: The tape's id of each of the feed's ids; what the tape remembers already is not written again.
+            source: Of the feed's cells: a GAP record of all of this source concerns these instruments.
         """
         known = self.state.declared.setdefault(ring, {})
         fresh = [(feed_id, tape_id) for feed_id, tape_id in ids.items() if known.get(feed_id) != tape_id]
@@ -319,6 +322,7 @@ class Sequencer:
         cells["sequence"] = int(ring, 16)
         cells["order_id"] = [feed_id for feed_id, _ in fresh]
         cells["instrument"] = [tape_id for _, tape_id in fresh]
+        cells["size"] = source
         self._add(cells)
 
     def take_pending(self) -> Cells:

@@ -85,6 +85,14 @@ FORMATS: dict[str, Format] = {
             checked_by="the library's own decoder, folded into a second book",
         ),
         Format(
+            name="bitstamp",
+            module="bitstamp",
+            description="Bitstamp order log: every order's life, trades, and best 20 levels that judge the book",
+            extensions=(".log", ".log.xz", ".log.gz"),
+            files="one log, or LOG ORDERS.csv for the check",
+            checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
@@ -120,7 +128,11 @@ def open_feed(
         if getattr(options, need) is None:
             raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
-    return feed
+    if options.instruments is None:
+        return feed
+    from tapehouse.feeds.declared import declare  # Its TOML models take their time to import.
+
+    return declare(feed, options.instruments)
 
 
 def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:

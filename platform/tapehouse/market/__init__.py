@@ -5,6 +5,7 @@ from tapehouse.market.cell import (
     CELL_BYTES,
     CELLS_MAX,
     FILL_EXTENSION,
+    KIND_LAST,
     KIND_SKIPPED_FROM,
     OPTION_EXTENSION,
     ORDER_EXTENSION,
@@ -28,12 +29,14 @@ from tapehouse.market.records import (
     unpack_payload,
     whole_records,
 )
+from tapehouse.market.wide_id import WideIds, read_wide_id, uuid_bytes
 
 __all__ = [
     "CELL",
     "CELLS_MAX",
     "CELL_BYTES",
     "FILL_EXTENSION",
+    "KIND_LAST",
     "KIND_SKIPPED_FROM",
     "OPTION_EXTENSION",
     "ORDER_EXTENSION",
@@ -47,15 +50,18 @@ __all__ = [
     "Instrument",
     "Kind",
     "Side",
+    "WideIds",
     "empty_cells",
     "extend",
     "from_words",
     "gap_record",
     "pack_payload",
     "read_definition",
+    "read_wide_id",
     "record_starts",
     "records_of",
     "unpack_payload",
+    "uuid_bytes",
     "whole_records",
     "words",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from tapehouse.core.kernel import Int, kernel
 from tapehouse.market.cell import Cells, Flag, Kind, empty_cells
 
 COUNT_MAX = 2**32 - 1
@@ -35,6 +36,8 @@ class Cause(IntEnum):
 
 
 RECOVERED_FROM = 32
+_GOOD, _SUSPECT, _REBUILDING = 0, 1, 2
+_UNKNOWN, _NONE = 0, 78  # causes of records that do not say what the book is worth: a zero, or the letter for "none"
 
 
 class Confidence(IntEnum):
@@ -43,6 +46,17 @@ class Confidence(IntEnum):
     GOOD = 0  # every message of the venue is in it
     SUSPECT = 1  # something is missing
     REBUILDING = 2  # it is being told anew
+
+
+@kernel(inline=True)
+def told_confidence(cause: Int, depth: Int) -> Int:
+    """The `Confidence` that a GAP record with this `action` and `depth` tells.
+
+    Older tapes leave both fields empty, and what no version knows is not trusted: both are SUSPECT.
+    """
+    if depth == _REBUILDING or (depth == _GOOD and cause != _UNKNOWN and cause != _NONE):
+        return depth
+    return _SUSPECT
 
 
 def gap_record(
