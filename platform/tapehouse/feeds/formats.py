@@ -103,6 +103,15 @@ FORMATS: dict[str, Format] = {
             checked_by="each packet's place against the one before, each message's type, levels and trades",
         ),
         Format(
+            name="pitch",
+            module="pitch",
+            description="Cboe (BATS) PITCH 1 as text: lines of fixed columns",
+            extensions=(".txt", ".pitch", ".gz"),
+            files="one file",
+            checked_by="each line's type and order; executed volumes also against an answer.txt beside the file",
+            needs=("day",),
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
