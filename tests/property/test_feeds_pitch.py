@@ -97,7 +97,7 @@ def real(market_data: Path) -> list[bytes]:
 
 
 # Columns of a line in which any flipped bit can be known to be wrong, by type; S and the type itself always.
-KNOWABLE = {"A": (0, 22, *range(35, 46)), "E": (0, *range(10, 22)), "X": (0, 22), "P": (0, 22)}
+KNOWABLE = {"A": (0, 22, *range(35, 46)), "E": (0, *range(10, 21)), "X": (0, 22), "P": (0, 22)}
 
 
 def knowable(line: bytes | bytearray, column: int, bit: int) -> bool:
