@@ -68,7 +68,7 @@ format: dev ## Rewrite the sources in the project's format
 
 lock: ## Choose new versions of all dependencies (needs uv)
 	@$(LOCK) --upgrade --group build --output-file requirements.txt
-	@$(LOCK) --upgrade --extra profile --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) --upgrade --extra profile --extra calendars --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## Remove the environment and everything generated
 	@rm -rf .venv .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

@@ -87,6 +87,14 @@ FORMATS: dict[str, Format] = {
             checked_by="the library's own decoder, folded into a second book",
         ),
         Format(
+            name="bitstamp",
+            module="bitstamp",
+            description="Bitstamp order log: every order's life, trades, and best 20 levels that judge the book",
+            extensions=(".log", ".log.xz", ".log.gz"),
+            files="one log, or LOG ORDERS.csv for the check",
+            checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
+        ),
+        Format(
             name="itch",
             module="itch",
             description="NASDAQ TotalView-ITCH 5.0: files of messages, and captures (pcap) of MoldUDP64",
@@ -110,6 +118,62 @@ FORMATS: dict[str, Format] = {
             files="one file",
             checked_by="each line's type and order; executed volumes also against an answer.txt beside the file",
             needs=("day",),
+        ),
+        Format(
+            name="tardis",
+            module="tardis",
+            description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
+            extensions=(".csv", ".csv.gz"),
+            files="one file",
+            checked_by="its rows read as decimals, one by one, and what rows must keep: order, times, no crossed books",
+        ),
+        Format(
+            name="taq",
+            module="taq",
+            description="Trades and quotes of US shares as LEAN packs them: one exchange and one side a row",
+            extensions=(".zip", ".csv"),
+            files="trades, quotes, or one file of each",
+            checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
+        ),
+        Format(
+            name="binance",
+            module="venue_binance",
+            description="raw captures of Binance's websocket, spot and futures: depth, book tickers, trades",
+            extensions=(),
+            files="one recording; snapshots by REST may lie in files of their own",
+            checked_by="update ids without a hole, and the book's best levels against every book ticker",
+        ),
+        Format(
+            name="okx",
+            module="venue_okx",
+            description="raw captures of OKX's websocket: books, trades, tickers",
+            extensions=(),
+            files="one recording",
+            checked_by="the venue's checksum of every book",
+        ),
+        Format(
+            name="bitget",
+            module="venue_bitget",
+            description="raw captures of Bitget's websocket: books, trades, tickers",
+            extensions=(),
+            files="one recording",
+            checked_by="the venue's checksum of every book",
+        ),
+        Format(
+            name="deribit",
+            module="venue_deribit",
+            description="raw captures of Deribit's websocket: books, tickers and trades of options and futures",
+            extensions=(),
+            files="one recording; lists of instruments may lie in files of their own",
+            checked_by="the chain of changes, tickers against books, and deltas by Black's formula",
+        ),
+        Format(
+            name="bybit",
+            module="venue_bybit",
+            description="raw captures of Bybit's websocket, and its archives: order books and trades",
+            extensions=(),
+            files="one recording",
+            checked_by="update ids without a hole",
         ),
         Format(
             name="generated",
@@ -149,7 +213,11 @@ def open_feed(
     if checking:
         options = replace(options, checking=True)
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
-    return feed
+    if options.instruments is None:
+        return feed
+    from tapehouse.feeds.declared import declare  # Its TOML models take their time to import.
+
+    return declare(feed, options.instruments)
 
 
 def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:
