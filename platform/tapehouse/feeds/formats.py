@@ -111,6 +111,15 @@ FORMATS: dict[str, Format] = {
             checked_by="each packet's place against the one before, each message's type, levels and trades",
         ),
         Format(
+            name="pitch",
+            module="pitch",
+            description="Cboe (BATS) PITCH 1 as text: lines of fixed columns",
+            extensions=(".txt", ".pitch", ".gz"),
+            files="one file",
+            checked_by="each line's type and order; executed volumes also against an answer.txt beside the file",
+            needs=("day",),
+        ),
+        Format(
             name="tardis",
             module="tardis",
             description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
