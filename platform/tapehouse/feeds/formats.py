@@ -8,7 +8,7 @@ module is imported when it is first asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ class SourceOptions:
         venue: Where it trades, likewise.
         mapping: TOML that says what the columns of a CSV or Parquet file mean.
         instruments: TOML that defines instruments; what it says goes before what a file suggests.
+        checking: What comes out is thrown away, so what only a recording needs may be missing.
     """
 
     day: date | None = None
@@ -36,6 +37,7 @@ class SourceOptions:
     venue: str | None = None
     mapping: Path | None = None
     instruments: Path | None = None
+    checking: bool = False
 
 
 NO_OPTIONS = SourceOptions()
@@ -91,6 +93,38 @@ FORMATS: dict[str, Format] = {
             extensions=(".log", ".log.xz", ".log.gz"),
             files="one log, or LOG ORDERS.csv for the check",
             checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
+        ),
+        Format(
+            name="itch",
+            module="itch",
+            description="NASDAQ TotalView-ITCH 5.0: files of messages, and captures (pcap) of MoldUDP64",
+            extensions=(".itch", ".itch.gz", ".gz", ".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each message's length, stock and order; captures also by their packets' checksums",
+        ),
+        Format(
+            name="iex",
+            module="iex",
+            description="IEX DEEP 1.0 and TOPS: captures (pcap) of IEX-TP",
+            extensions=(".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each packet's place against the one before, each message's type, levels and trades",
+        ),
+        Format(
+            name="tardis",
+            module="tardis",
+            description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
+            extensions=(".csv", ".csv.gz"),
+            files="one file",
+            checked_by="its rows read as decimals, one by one, and what rows must keep: order, times, no crossed books",
+        ),
+        Format(
+            name="taq",
+            module="taq",
+            description="Trades and quotes of US shares as LEAN packs them: one exchange and one side a row",
+            extensions=(".zip", ".csv"),
+            files="trades, quotes, or one file of each",
+            checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
         ),
         Format(
             name="binance",
@@ -167,6 +201,8 @@ def open_feed(
     for need in () if checking else chosen.needs:
         if getattr(options, need) is None:
             raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
+    if checking:
+        options = replace(options, checking=True)
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
     if options.instruments is None:
         return feed
