@@ -109,6 +109,15 @@ FORMATS: dict[str, Format] = {
             checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
         ),
         Format(
+            name="table",
+            module="table",
+            description="any CSV or Parquet file of trades, quotes, levels or orders, with a mapping of its columns",
+            extensions=(".csv", ".csv.gz", ".parquet"),
+            files="one file",
+            checked_by="its rows as Python's own csv and decimals read them",
+            needs=("mapping",),
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
