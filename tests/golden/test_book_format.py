@@ -1,6 +1,7 @@
 """Stored snapshots of books stay readable for ever: committed files against what they said when written.
 
-Version 1 was written when a book had a fixed window; its words for the window's base are read over. `write_golden` made
+Version 1 was written when a book had a fixed window; its words for the window's base are read over. Version 3 says what
+each book is worth; in those before it all are GOOD. `write_golden` made
 the file of the version that is current, and is run by hand for a new one: `python -m tests.golden.test_book_format`.
 """
 
@@ -13,11 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tapehouse.book import ASK, BID, Books, apply_cells, define, levels, make_books, restore, snapshot, state
-from tapehouse.market import Action, Cells, Flag, Kind, Side, empty_cells, words
+from tapehouse.book import (
+    ASK,
+    BID,
+    Books,
+    apply_cells,
+    confidence,
+    define,
+    levels,
+    make_books,
+    restore,
+    set_confidence,
+    snapshot,
+    state,
+)
+from tapehouse.market import Action, Cells, Confidence, Flag, Kind, Side, empty_cells, words
 
 FOLDER = Path(__file__).parent / "formats"
 TICKS = {1: 10, 2: 5, 3: 7}
+WORTH = {0: Confidence.REBUILDING, 2: Confidence.SUSPECT}  # of version 3; slot 0 is not defined
 BOUNDS = {"instruments": 4, "orders": 16, "levels": 64}
 
 
@@ -50,6 +65,14 @@ def golden_books() -> Books:
     return books
 
 
+def doubted_books() -> Books:
+    """The golden books, some of which are not good: what version 3 was written from."""
+    books = golden_books()
+    for slot, worth in WORTH.items():
+        set_confidence(books, slot, worth)
+    return books
+
+
 def meaning(books: Books) -> list[dict[str, Any]]:
     """Every slot in words."""
     return [
@@ -58,25 +81,28 @@ def meaning(books: Books) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_stored_snapshot_is_read(version: int) -> None:
     data = (FOLDER / f"books-v{version}.bin").read_bytes()
     assert int.from_bytes(data[8:16], "little") == version
     books = make_books(**BOUNDS)
     restore(books, data)
     assert json.loads(json.dumps(meaning(books))) == json.loads((FOLDER / "books.json").read_text())
-    assert snapshot(books) == snapshot(golden_books()), "and is the same state, orders and their queues included"
+    same = golden_books() if version < 3 else doubted_books()
+    assert snapshot(books) == snapshot(same), "and is the same state, orders and their queues included"
+    worth = WORTH if version >= 3 else {}
+    assert [confidence(books, slot) for slot in range(4)] == [worth.get(slot, Confidence.GOOD) for slot in range(4)]
 
 
 def test_the_current_version_is_still_written_so() -> None:
-    assert snapshot(golden_books()) == (FOLDER / "books-v2.bin").read_bytes()
+    assert snapshot(doubted_books()) == (FOLDER / "books-v3.bin").read_bytes()
 
 
 def write_golden() -> None:
     """Write what is not there yet."""
-    books = golden_books()
+    books = doubted_books()
     for name, data in (
-        ("books-v2.bin", snapshot(books)),
+        ("books-v3.bin", snapshot(books)),
         ("books.json", (json.dumps(meaning(books), indent=1) + "\n").encode()),
     ):
         if not (FOLDER / name).exists():

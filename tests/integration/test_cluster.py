@@ -31,12 +31,14 @@ from tapehouse.bus import Cluster
 
 cluster = Cluster(free_config(Path(sys.argv[1]), nodes=int(sys.argv[2]), detached=sys.argv[3] == "detached"))
 cluster.start()
-print("ready", flush=True)
 if sys.argv[3] == "foreground":
     try:
+        print("ready", flush=True)  # From here on it may be interrupted.
         cluster.wait()
     finally:
         cluster.stop()
+else:
+    print("ready", flush=True)
 """
 
 

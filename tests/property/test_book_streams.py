@@ -12,6 +12,8 @@ from tapehouse.book import (
     apply_cells,
     best_price,
     best_size,
+    confidence,
+    confidences,
     counts,
     define,
     ladder,
@@ -19,6 +21,7 @@ from tapehouse.book import (
     levels,
     make_books,
     restore,
+    set_confidence,
     snapshot,
     state,
     top,
@@ -27,7 +30,7 @@ from tapehouse.book import (
 from tapehouse.book.layout import COUNT, FAR, LIVE, SIZE_MAX
 from tapehouse.book.reference import ReferenceBook, ReferenceBooks
 from tapehouse.core import UNDEFINED
-from tapehouse.market import Action, Cells, Flag, Kind, Side, empty_cells, extend, words
+from tapehouse.market import Action, Cells, Confidence, Flag, Kind, Side, empty_cells, extend, words
 
 ORDERS, LEVELS, TICK = 8, 64, 5
 SLOTS = 3  # 0 and 1 with a tick, 2 never defined
@@ -111,6 +114,8 @@ def assert_equal(books, oracle: ReferenceBooks) -> None:
         assert {each: moves[each.name.lower()] for each in BookState} == {
             each: oracle.entered[slot][each] for each in BookState
         }
+        assert confidence(books, slot) == oracle.confidence[slot]
+        assert confidences(books, slot) == {each.name.lower(): oracle.doubted[slot][each] for each in Confidence}
         for rows in (0, 1, 3):
             assert_ladder(books, oracle, slot, rows)
     for slot in range(SLOTS + 1):
@@ -157,8 +162,11 @@ def assert_memory_is_whole(books) -> None:
 def test_kernels_equal_the_oracle_after_every_record_and_any_cut(stream, data):
     books, oracle = pair()
     cells, slots = cells_of(stream)
-    found = [Status(apply(books, slot, words(cells), row)) for row, slot in enumerate(slots)]
-    assert found == [oracle.apply(slot, cells, row) for row, slot in enumerate(slots)]
+    worth = data.draw(st.dictionaries(st.integers(0, len(cells)), st.tuples(st.integers(-1, 3), st.integers(-1, 3))))
+    for row, slot in enumerate(slots):
+        if row in worth:
+            assert set_confidence(books, *worth[row]) == oracle.set_confidence(*worth[row])
+        assert Status(apply(books, slot, words(cells), row)) == oracle.apply(slot, cells, row)
     assert_equal(books, oracle)
     assert_memory_is_whole(books)
 
@@ -169,6 +177,8 @@ def test_kernels_equal_the_oracle_after_every_record_and_any_cut(stream, data):
         while end < len(cells) and cells["cells"][end] == 0:
             end += 1
         for row in range(at, end):
+            if row in worth:
+                set_confidence(cut_books, *worth[row])
             apply(cut_books, slots[row], words(cells[at:end]), row - at)
         reborn, _ = pair()
         restore(reborn, snapshot(cut_books))

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tapehouse.market import CELL, Cells, Flag, Kind, empty_cells, words
+from tapehouse.market import CELL, Cause, Cells, Confidence, Flag, Kind, empty_cells, words
 from tapehouse.ring import Policy, Ring, RingConsumer, RingFullError, RingProducer
 from tapehouse.ring.kernels import (
     DROPPED,
@@ -70,8 +70,8 @@ class SlowRing:
 
     def gap(self) -> bytes:
         cell = empty_cells(1)
-        cell["kind"], cell["cells"], cell["action"], cell["side"] = Kind.GAP, 1, ord("N"), ord("N")
-        cell["flags"], cell["count"] = Flag.SYNTHETIC, self.missing
+        cell["kind"], cell["cells"], cell["action"], cell["side"] = Kind.GAP, 1, Cause.DROPPED, ord("N")
+        cell["flags"], cell["depth"], cell["count"] = Flag.SYNTHETIC | Flag.LAST, Confidence.SUSPECT, self.missing
         return self.missing_times + cell.tobytes()[16:]
 
     def put_or_drop(self, record: bytes) -> bool:

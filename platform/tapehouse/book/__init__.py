@@ -2,7 +2,8 @@
 
 Kernels take a `Books` whole: `apply`, `apply_cells` and `set_level` change it, `expect` has the CPU fetch what they
 will need, `top`, `ladder`, `depth`, `best_price`, `best_size`, `level_size` and `state_of` read it. Python reads it
-with `levels`, `state`, `counts`, `transitions`, `window`, and keeps it with `snapshot`, `restore`, `digest`.
+with `levels`, `state`, `counts`, `transitions`, `window`, and keeps it with `snapshot`, `restore`, `digest`. What a
+book is worth, where market data is missing, is said with `set_confidence`, read with `confidence` and `confidences`.
 """
 
 from tapehouse.book.canonical import digest, restore, snapshot
@@ -13,12 +14,16 @@ from tapehouse.book.layout import (
     Books,
     BookState,
     Status,
+    confidence,
+    confidences,
     counts,
     define,
     make_books,
     order_pool,
     transitions,
 )
+from tapehouse.book.queues import clear
+from tapehouse.book.standing import set_confidence
 from tapehouse.book.view import (
     Top,
     best_price,
@@ -50,6 +55,9 @@ __all__ = [
     "apply_record",
     "best_price",
     "best_size",
+    "clear",
+    "confidence",
+    "confidences",
     "counts",
     "define",
     "depth",
@@ -63,6 +71,7 @@ __all__ = [
     "order_pool",
     "restore",
     "restore_books",
+    "set_confidence",
     "set_level",
     "snapshot",
     "snapshot_books",

@@ -1,14 +1,15 @@
 """Books as canonical bytes: equal books give equal bytes, however they came to be; and back.
 
-A snapshot is little-endian int64 words, version 2:
+A snapshot is little-endian int64 words, version 3:
 
     header      magic "TAPEBOOK", version, instruments, levels of a window, orders that may be live
-    each slot   tick; only where it is not 0: in a snapshot (0 or 1), then bids, then asks:
+    each slot   confidence, tick; only where the tick is not 0: in a snapshot (0 or 1), then bids, then asks:
     each side   levels; then each, best first: price, anonymous size, orders; then each, oldest first: id, size
 
 What is not in it: rows, hash entries, the place of the window and statistics, which depend on the path or are no state.
-In version 1, which is still read, two words stood after the tick: the base to which the window was pinned, and its
-base, each UNDEFINED where there was none. Nothing is made of them, because windows move by themselves now.
+Versions 1 and 2, which are still read, had no confidence: it was GOOD. In version 1 two words stood after the tick: the
+base to which the window was pinned, and its base, each UNDEFINED where there was none. Nothing is made of them, because
+windows move by themselves now.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tapehouse.book.layout import (
     BEST,
     BID,
     CAPACITY,
+    CONFIDENCE,
     COUNT,
     IN_SNAPSHOT,
     INVERSE,
@@ -42,7 +44,7 @@ from tapehouse.book.layout import (
 )
 from tapehouse.book.places import claim, next_rank, place_of, price_of
 from tapehouse.book.queues import OK, clear, enter, release, resize
-from tapehouse.book.standing import standing
+from tapehouse.book.standing import CONFIDENCE_MAX, standing
 from tapehouse.book.table import find, high, low
 from tapehouse.core.check import check
 from tapehouse.core.errors import IntegrityError
@@ -51,11 +53,12 @@ from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Flag
 
 MAGIC = int.from_bytes(b"TAPEBOOK", "little")
-VERSION = 2
+VERSION = 3
 VERSION_WITH_BASES = 1
-VERSIONS = (VERSION_WITH_BASES, VERSION)
+VERSION_WITH_CONFIDENCE = 3  # and those after it
+VERSIONS = (VERSION_WITH_BASES, 2, VERSION)
 HEADER_WORDS = 5
-SLOT_WORDS = 4  # of a defined slot: tick, in a snapshot, levels of both sides
+SLOT_WORDS = 5  # of a defined slot: confidence, tick, in a snapshot, levels of both sides
 BASE_WORDS = 2  # of a defined slot in version 1, after its tick
 LEVEL_WORDS = 3
 ORDER_WORDS = 2
@@ -65,7 +68,8 @@ SNAPSHOT = int(Flag.SNAPSHOT)
 @kernel()
 def write_slot(books: State, slot: Int, out: Array, start: Int) -> Int:
     """Write one slot from `start` on, and return where it ends; `out` must have room for all of it."""
-    at = start
+    out[start] = books.slots[slot, CONFIDENCE]
+    at = start + 1
     out[at] = books.slots[slot, TICK]
     if books.slots[slot, TICK] == 0:
         return at + 1
@@ -152,13 +156,19 @@ def read_side(books: State, slot: Int, side: Int, words: Array, start: Int) -> I
 @kernel()
 def read_slot(books: State, slot: Int, words: Array, start: Int, version: Int) -> Int:
     """Fill an empty, undefined slot from its words; return where they end, -1 where they are no slot's."""
-    if start >= words.shape[0] or words[start] == 0:
-        return start + 1 if start < words.shape[0] else -1
-    tick = words[start]
-    at = start + 1
+    at = start
+    if version >= VERSION_WITH_CONFIDENCE:
+        if at >= words.shape[0] or words[at] < 0 or words[at] > CONFIDENCE_MAX:
+            return -1
+        books.slots[slot, CONFIDENCE] = words[at]
+        at += 1
+    if at >= words.shape[0] or words[at] == 0:
+        return at + 1 if at < words.shape[0] else -1
+    tick = words[at]
+    at += 1
     if version == VERSION_WITH_BASES:
         at += BASE_WORDS
-    if words.shape[0] - at < SLOT_WORDS - 1:
+    if words.shape[0] - at < SLOT_WORDS - 2:
         return -1
     in_snapshot = words[at]
     if tick < 0 or tick > PRICE_MAX // books.pool[LEVELS] or in_snapshot < 0 or in_snapshot > 1:
@@ -239,5 +249,5 @@ def _load(books: Books, words: Ints) -> int:
     """Replace all books by those of a snapshot; return as `read_slots` does."""
     for slot in np.flatnonzero(books.slots[:, OCCUPIED] | books.slots[:, OCCUPIED + 1]).tolist():
         clear(books, slot)
-    books.slots[:, [TICK, INVERSE, IN_SNAPSHOT, STATE]] = 0
+    books.slots[:, [TICK, INVERSE, IN_SNAPSHOT, STATE, CONFIDENCE]] = 0
     return int(read_slots(books, words, HEADER_WORDS, int(words[1])))

@@ -27,6 +27,7 @@ from tapehouse.core.errors import DataError, UsageError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.pools import Pool
 from tapehouse.core.units import UNDEFINED
+from tapehouse.market.gap import Confidence
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -46,6 +47,7 @@ LIVE = 9  # known orders of this slot
 OCCUPIED = 10  # + side: how many levels have a size
 FAR = 12  # + side: how many of them are far
 MISSES = 14  # prices outside of the window since it moved or was looked at last
+CONFIDENCE = 15  # the `Confidence` that was set last; no record of the market changes it
 FAR_FREE = 16  # + side: the first of the free far rows, plus 1; linked through NEXT_FREE
 FAR_FRESH = 18  # + side: far rows below were in use at least once
 SLOT_COLUMNS = 24
@@ -111,6 +113,7 @@ class BookState(IntEnum):
 # Columns of `stats` after the statuses.
 ENTERED = 16  # + BookState: how often a record led into it from another
 MOVED = 24  # how often the window moved
+DOUBTED = 25  # + Confidence: how often it was set to that from another
 STATS_COLUMNS = 32
 
 
@@ -184,8 +187,7 @@ def define(books: Books, slot: int, tick_size: int) -> None:
         UsageError: No such slot, or a tick that no window can have.
         DataError: The slot's book is in use with another tick: clear it first.
     """
-    if not 0 <= slot < len(books.slots):
-        raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
+    _require_slot(books, slot)
     levels = int(books.pool[LEVELS])
     if tick_size <= 0 or tick_size * levels > PRICE_MAX:
         raise UsageError(f"a tick of {tick_size} is not possible", hint=f"{levels} of them must stay below 2^61")
@@ -234,6 +236,18 @@ def counts(books: Books, slot: int) -> dict[str, int]:
     return {status.name.lower(): int(books.stats[slot, status]) for status in Status}
 
 
+def confidence(books: Books, slot: int) -> Confidence:
+    """What a slot's book is worth, as `set_confidence` said last; GOOD before."""
+    _require_slot(books, slot)
+    return Confidence(int(books.slots[slot, CONFIDENCE]))
+
+
+def confidences(books: Books, slot: int) -> dict[str, int]:
+    """How often a slot came to each confidence from another, since the books were made or restored."""
+    _require_slot(books, slot)
+    return {each.name.lower(): int(books.stats[slot, DOUBTED + each]) for each in Confidence}
+
+
 def order_pool(books: Books) -> Pool:
     """The rows of all live orders: how many are used, and how many were ever taken."""
     return Pool(
@@ -251,10 +265,14 @@ def transitions(books: Books, slot: int) -> dict[str, int]:
 
     Since the books were made or restored; a state is judged after a whole record.
     """
-    if not 0 <= slot < len(books.slots):
-        raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
+    _require_slot(books, slot)
     entered = {state.name.lower(): int(books.stats[slot, ENTERED + state]) for state in BookState}
     return {**entered, "moved": int(books.stats[slot, MOVED])}
+
+
+def _require_slot(books: Books, slot: int) -> None:
+    if not 0 <= slot < len(books.slots):
+        raise UsageError(f"there is no slot {slot} in {len(books.slots)} books")
 
 
 def _tiers(levels: int) -> list[int]:

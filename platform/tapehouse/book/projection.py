@@ -8,7 +8,6 @@ it by order or by level, else from its last quote; a book is made at the first s
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,13 +18,14 @@ from tapehouse.book.canonical import restore as restore_books
 from tapehouse.book.canonical import snapshot as snapshot_books
 from tapehouse.book.kernels import apply
 from tapehouse.book.layout import ASK, BID, define, make_books
+from tapehouse.book.queues import clear
 from tapehouse.book.view import best_price, best_size
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError
 from tapehouse.core.ids import encode_token
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED, format_time_ns
-from tapehouse.market import KIND_SKIPPED_FROM, Action, Cells, Instrument, Kind, read_definition, words
+from tapehouse.market import KIND_LAST, KIND_SKIPPED_FROM, Action, Cells, Instrument, Kind, read_definition, words
 
 PREFIX = "prices/"
 BOOKS_MAX = 64  # instruments told by order or by level, as many as a desk trades
@@ -41,7 +41,6 @@ COLUMNS = 9
 _DONE, _DEFINITION, _FIRST_BOOK_RECORD, _UNDEFINED_INSTRUMENT, _UNKNOWN_KIND, _BAD_RECORD = range(6)
 _MBO, _MBP, _TRADE = int(Kind.MBO), int(Kind.MBP), int(Kind.TRADE)
 _QUOTE, _OPTION_QUOTE, _DEFINITION_KIND = int(Kind.QUOTE), int(Kind.OPTION_QUOTE), int(Kind.DEFINITION)
-_KIND_LAST = int(max(Kind))
 _TRADE_ACTION = int(Action.TRADE)
 
 
@@ -97,7 +96,7 @@ def fold_prices(
                 apply(books, seen[BOOK], array, at)
             seen[SEEN] = array[at, 1]
             seen[SEEN_ORDINAL] = first_ordinal + at
-        elif kind == 0 or _KIND_LAST < kind < KIND_SKIPPED_FROM:
+        elif kind == 0 or KIND_LAST < kind < KIND_SKIPPED_FROM:
             return at, _UNKNOWN_KIND
         at += length
     return at, _DONE
@@ -147,7 +146,7 @@ class PricesProjection:
         known = self._instruments.get(instrument.id)
         if known is not None:
             if known != instrument:
-                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+                self._revise(known, instrument)
             return
         row = len(self._listed)
         if not 0 < instrument.id <= INSTRUMENT_ID_MAX or row >= INSTRUMENTS_MAX:
@@ -168,6 +167,16 @@ class PricesProjection:
         key = PREFIX + encode_token(instrument.symbol)
         self._keys[f"{key}@{instrument.id}" if key in self._keys else key] = row
 
+    def _revise(self, known: Instrument, instrument: Instrument) -> None:
+        """A new revision of an instrument's terms; a book of another tick begins empty."""
+        instrument.require_revision_of(known)
+        row = int(self._rows[instrument.id])
+        book = int(self._table[row, BOOK])
+        if book >= 0 and instrument.tick_size != known.tick_size:
+            clear(self._books, book)
+            define(self._books, book, instrument.tick_size)
+        self._instruments[instrument.id] = self._listed[row] = instrument
+
     def _make_book(self, row: int) -> None:
         if self._books_made >= BOOKS_MAX:
             raise DataError(
@@ -181,7 +190,7 @@ class PricesProjection:
 
     def snapshot(self) -> bytes:
         """The whole state, canonical."""
-        instruments = [asdict(instrument) for instrument in self._listed]
+        instruments = [instrument.terms() for instrument in self._listed]
         return pack_sections(
             {
                 "books": snapshot_books(self._books),

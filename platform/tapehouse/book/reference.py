@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tapehouse.book.layout import PRICE_MAX, SIZE_MAX, BookState, Status
 from tapehouse.core.units import UNDEFINED
-from tapehouse.market import Action, Cells, Flag, Kind, Side
+from tapehouse.market import Action, Cells, Confidence, Flag, Kind, Side
 
 ACTIONS_WITHOUT_EFFECT = (Action.TRADE, Action.FILL, Action.NONE)
 ACTIONS_WITH_EFFECT = (Action.ADD, Action.CANCEL, Action.MODIFY, Action.CLEAR)
@@ -104,10 +104,21 @@ class ReferenceBooks:
         self.levels_max = levels
         self.stats: list[Counter[Status]] = [Counter() for _ in range(instruments + 1)]
         self.entered: list[Counter[BookState]] = [Counter() for _ in range(instruments)]
+        self.confidence: list[Confidence] = [Confidence.GOOD] * instruments
+        self.doubted: list[Counter[Confidence]] = [Counter() for _ in range(instruments)]
 
     def define(self, slot: int, tick_size: int) -> None:
         """See `layout.define`; only for slots that are still undefined."""
         self.books[slot] = ReferenceBook(tick_size, self.levels_max)
+
+    def set_confidence(self, slot: int, confidence: int) -> Status:
+        """See `standing.set_confidence`."""
+        if not 0 <= slot < len(self.books) or confidence not in list(Confidence):
+            return Status.OUT_OF_RANGE
+        if self.confidence[slot] != confidence:
+            self.confidence[slot] = Confidence(confidence)
+            self.doubted[slot][Confidence(confidence)] += 1
+        return Status.OK
 
     def live(self) -> int:
         """Known orders of all slots."""
@@ -280,8 +291,9 @@ class ReferenceBooks:
 
     def snapshot(self) -> bytes:
         """See `canonical.snapshot`: the same bytes."""
-        words: list[int] = [2, len(self.books), self.levels_max, self.orders_max]
-        for book in self.books:
+        words: list[int] = [3, len(self.books), self.levels_max, self.orders_max]
+        for book, confidence in zip(self.books, self.confidence, strict=True):
+            words.append(confidence)
             if book is None:
                 words.append(0)
                 continue

@@ -1,11 +1,14 @@
-"""How the two sides of a book stand to each other, and when that changes."""
+"""How the two sides of a book stand to each other, what the book is worth, and when that changes."""
 
 from __future__ import annotations
 
-from tapehouse.book.layout import ASK, BEST, BID, ENTERED, NO_RANK, STATE, BookState
+from tapehouse.book.layout import ASK, BEST, BID, CONFIDENCE, DOUBTED, ENTERED, NO_RANK, STATE, BookState, Status
 from tapehouse.core.kernel import Int, State, kernel
+from tapehouse.market.gap import Confidence
 
 EMPTY, ONE_SIDED, NORMAL = int(BookState.EMPTY), int(BookState.ONE_SIDED), int(BookState.NORMAL)
+OK, OUT_OF_RANGE = int(Status.OK), int(Status.OUT_OF_RANGE)
+CONFIDENCE_MAX = int(max(Confidence))
 LOCKED, CROSSED = int(BookState.LOCKED), int(BookState.CROSSED)
 
 
@@ -27,3 +30,19 @@ def note_state(books: State, slot: Int) -> None:
     if state != books.slots[slot, STATE]:
         books.slots[slot, STATE] = state
         books.stats[slot, ENTERED + state] += 1
+
+
+@kernel()
+def set_confidence(books: State, slot: Int, confidence: Int) -> Int:
+    """Say what a slot's book is worth from here on, a `Confidence`; a slot may be told before it is defined.
+
+    Returns:
+        OK, or OUT_OF_RANGE where there is no such slot or confidence, and nothing changed. Neither is counted among
+        the statuses: this is no record of a market.
+    """
+    if slot < 0 or slot >= books.slots.shape[0] or confidence < 0 or confidence > CONFIDENCE_MAX:
+        return OUT_OF_RANGE
+    if confidence != books.slots[slot, CONFIDENCE]:
+        books.slots[slot, CONFIDENCE] = confidence
+        books.stats[slot, DOUBTED + confidence] += 1
+    return OK

@@ -21,7 +21,7 @@ from tapehouse.desk.kernels import (
     submit,
 )
 from tapehouse.desk.money import POWERS
-from tapehouse.desk.state import Desk, define_instrument, make_desk, order_pool
+from tapehouse.desk.state import Desk, define_instrument, make_desk, order_pool, revise_instrument
 
 __all__ = [
     "BUY",
@@ -44,6 +44,7 @@ __all__ = [
     "on_liquidity",
     "on_trade",
     "order_pool",
+    "revise_instrument",
     "shrink_level",
     "shrink_queues",
     "submit",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 
@@ -11,10 +10,18 @@ from tapehouse.core.errors import DataError, DecodeError, IntegrityError
 from tapehouse.core.ids import encode_token
 from tapehouse.desk.commands import EVENTS, AccountOpened
 from tapehouse.desk.state import ACCOUNTS_MAX, SYMBOL_IDS_MAX
-from tapehouse.market import KIND_SKIPPED_FROM, Cells, Instrument, Kind, read_definition, records_of, unpack_payload
+from tapehouse.market import (
+    KIND_LAST,
+    KIND_SKIPPED_FROM,
+    Cells,
+    Instrument,
+    Kind,
+    read_definition,
+    records_of,
+    unpack_payload,
+)
 
 STRATEGY_ACCOUNT = "strategy"  # account 0, unless an event names it
-_KIND_LAST = int(max(Kind))
 _OPENED = b'"account.opened"'
 
 
@@ -34,7 +41,7 @@ class Names:
             DataError: A definition contradicts an earlier one.
         """
         kinds = cells["kind"]
-        unknown = np.flatnonzero((kinds == 0) | ((kinds > _KIND_LAST) & (kinds < KIND_SKIPPED_FROM)))
+        unknown = np.flatnonzero((kinds == 0) | ((kinds > KIND_LAST) & (kinds < KIND_SKIPPED_FROM)))
         if len(unknown):
             raise DecodeError(
                 f"record kind {int(kinds[unknown[0]])} is unknown", subject="EVENTS", hint="upgrade tapehouse"
@@ -42,9 +49,13 @@ class Names:
         fresh = []
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
-            if self.instruments.get(instrument.id) != instrument:
+            known = self.instruments.get(instrument.id)
+            if known is None:
                 self._define(instrument)
                 fresh.append(instrument)
+            elif known != instrument:
+                instrument.require_revision_of(known)
+                self.instruments[instrument.id] = instrument
         for _, record in records_of(cells, Kind.EVENT):
             payload = unpack_payload(record)
             if _OPENED in payload:  # most events are outcomes, which name nobody
@@ -54,8 +65,6 @@ class Names:
         return fresh
 
     def _define(self, instrument: Instrument) -> None:
-        if instrument.id in self.instruments:
-            raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
         if not 0 < instrument.id < SYMBOL_IDS_MAX:
             raise DataError(f"instrument id {instrument.id} is beyond {SYMBOL_IDS_MAX - 1}", subject=instrument.symbol)
         token = encode_token(instrument.symbol)
@@ -76,7 +85,7 @@ class Names:
         """Canonical JSON, instruments in the order of their definition."""
         state = {
             "accounts": sorted(self.accounts.items()),
-            "instruments": [asdict(instrument) for instrument in self.instruments.values()],
+            "instruments": [instrument.terms() for instrument in self.instruments.values()],
         }
         return json.dumps(state, sort_keys=True, separators=(",", ":")).encode()
 

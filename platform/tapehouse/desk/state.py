@@ -98,6 +98,17 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     desk.instruments[slot] = instrument_terms(instrument)
 
 
+def revise_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
+    """Give a slot's instrument the tick and lot of a new revision; what rests at a price of the old tick stays.
+
+    Raises:
+        DataError: The tick or the lot is none.
+    """
+    last_trade = int(desk.instruments[slot, LAST_TRADE])
+    desk.instruments[slot] = instrument_terms(instrument)
+    desk.instruments[slot, LAST_TRADE] = last_trade
+
+
 def instrument_terms(instrument: Instrument) -> tuple[int, ...]:
     """The row of an instrument that has not traded.
 

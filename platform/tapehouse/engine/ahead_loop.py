@@ -169,7 +169,7 @@ def _note_gap(control: Array, now: Int) -> None:
 @kernel()
 def advance(
     control: Array, feeds: Array, maps: Array, slots: Array, desk: State, books: State, chain: State, routes: State,
-    scratch: State, strategy: State, parameters: Array, memory: Array, python_strategy: Int, out: Array, powers: Array,
+    scratch: State, strategy: State, parameters: Array, memory: Array, calls: Int, out: Array, powers: Array,
 ) -> Int:  # fmt: skip
     """Run until Python must act; return why, a reason of `engine.loop` or of this module.
 
@@ -201,7 +201,7 @@ def advance(
             row = at & mask
             ended, why = run(
                 slots, row, row + head - at, control[BASE] + at - row, control[TURN], desk, books, chain, routes,
-                scratch, strategy, parameters, memory, python_strategy, out, powers,
+                scratch, strategy, parameters, memory, calls, out, powers,
             )  # fmt: skip
             turns = 0
             control[TURN] = 0

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import Status, apply_record, best_price, best_size, level_size, set_level
+from tapehouse.book import Status, apply_record, best_price, best_size, level_size, set_confidence, set_level
+from tapehouse.book.layout import CONFIDENCE
+from tapehouse.book.layout import TICK as BOOK_TICK
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import BUY, SELL, cancel_side, crosses, on_liquidity, on_trade, shrink_level, shrink_queues, submit
@@ -35,6 +37,7 @@ from tapehouse.desk.state import (
     SYMBOL_IDS_MAX,
     TICK,
 )
+from tapehouse.engine.sequencer import DESK_SOURCE
 from tapehouse.engine.strategy import (
     CANCEL_SIDE,
     INTENT_COLUMNS,
@@ -53,6 +56,7 @@ from tapehouse.engine.strategy import (
     VIEW_BID,
     VIEW_BID_SIZE,
     VIEW_CASH,
+    VIEW_CONFIDENCE,
     VIEW_ENTRIES,
     VIEW_INSTRUMENT,
     VIEW_LAST_TRADE,
@@ -68,7 +72,8 @@ from tapehouse.engine.strategy import (
     VIEW_TICK,
     strategy_kernel,
 )
-from tapehouse.market import KIND_SKIPPED_FROM, Action, Flag, Kind, Side
+from tapehouse.market import KIND_SKIPPED_FROM, Action, Confidence, Flag, Kind, Side
+from tapehouse.market.gap import told_confidence
 from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
 
 # Why the loop returned.
@@ -99,7 +104,14 @@ _OK = int(Status.OK)
 _BID = int(Side.BID)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
-_PYTHON = 1
+_DESK = DESK_SOURCE
+_told_confidence = kernel(inline=True)(told_confidence)
+_GOOD = int(Confidence.GOOD)
+SOURCES = 1 << 16  # a cell's `source` is below
+
+# Of `calls`, how the strategy is called: add up what holds.
+IN_PYTHON = 1  # the loop stops with STRATEGY_TURN instead of calling it
+NOT_IN_GAPS = 2  # it is not called for an instrument whose book is not GOOD
 
 
 class Routes(NamedTuple):
@@ -113,6 +125,7 @@ class Routes(NamedTuple):
     numbers: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX, NUMBERS): the chain's numbers at that time
     underlyings: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): book slot under an option id, -1 for none
     units: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX,): currency of one price unit of a slot
+    sources: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX,): the feed that declared a slot's instrument last, 0 unknown
 
 
 class Scratch(NamedTuple):
@@ -135,6 +148,7 @@ def make_routes() -> Routes:
         numbers=np.zeros((INSTRUMENTS_MAX, NUMBERS), np.float64),
         underlyings=np.full(SYMBOL_IDS_MAX, -1, np.int64),
         units=np.zeros(INSTRUMENTS_MAX, np.float64),
+        sources=np.zeros(INSTRUMENTS_MAX, np.int64),
     )
 
 
@@ -226,7 +240,7 @@ def _top_moved(books: State, routes: State, slot: Int) -> Int:
 
 
 @kernel()
-def fill_view(desk: State, routes: State, scratch: State, slot: Int) -> None:
+def fill_view(desk: State, books: State, routes: State, scratch: State, slot: Int) -> None:
     """Write what the strategy sees of one instrument into the scratch."""
     view = scratch.seen
     top = routes.tops[slot]
@@ -248,6 +262,7 @@ def fill_view(desk: State, routes: State, scratch: State, slot: Int) -> None:
     view[VIEW_OWN_ASK] = _UNDEFINED
     view[VIEW_OWN_BID_LEFT] = 0
     view[VIEW_OWN_ASK_LEFT] = 0
+    view[VIEW_CONFIDENCE] = books.slots[slot, CONFIDENCE]
     for at in range(desk.working_count[slot]):
         order = desk.orders[desk.working[slot, at]]
         if order[ORDER_ACCOUNT] != STRATEGY_ACCOUNT:
@@ -298,10 +313,39 @@ def _option_record(desk: State, chain: State, routes: State, words: Array, row: 
 
 
 @kernel()
+def _gap_record(books: State, routes: State, words: Array, row: Int, instrument: Int) -> None:
+    """A GAP record: what one book is worth, or with instrument 0 all books that its source feeds.
+
+    A book whose feed the tape does not name is taken for everybody's: it may be this source that is missing.
+    """
+    packed = words[row, 7]
+    confidence = _told_confidence(packed & 255, (packed >> 24) & 255)
+    if instrument != 0:
+        if instrument < SYMBOL_IDS_MAX and routes.slots[instrument] >= 0:
+            set_confidence(books, routes.slots[instrument], confidence)
+        return
+    source = (words[row, 6] >> 32) & 0xFFFF
+    for slot in range(routes.sources.shape[0]):
+        of_source = source == 0 or routes.sources[slot] == 0 or routes.sources[slot] == source
+        if of_source and books.slots[slot, BOOK_TICK] != 0:
+            set_confidence(books, slot, confidence)
+
+
+@kernel()
+def _raw_record(routes: State, words: Array, row: Int, instrument: Int) -> None:
+    """A RAW record of the sequencer says which feed declared an instrument, in `size`; all others say nothing here."""
+    source = words[row, 5]
+    if (words[row, 6] >> 32) & 0xFFFF != _DESK or not 0 < source < SOURCES or instrument >= SYMBOL_IDS_MAX:
+        return
+    if routes.slots[instrument] >= 0:
+        routes.sources[routes.slots[instrument]] = source
+
+
+@kernel()
 def run(
     words: Array, start: Int, end: Int, first_ordinal: Int, strategy_turn: Int, desk: State, books: State,
     chain: State, routes: State, scratch: State, strategy: State, parameters: Array, memory: Array,
-    python_strategy: Int, out: Array, powers: Array,
+    calls: Int, out: Array, powers: Array,
 ) -> tuple[Int, Int]:  # fmt: skip
     """Run over the rows of `words` from `start` to before `end`; return (row, why).
 
@@ -310,7 +354,7 @@ def run(
         first_ordinal: Of row 0.
         strategy_turn: 1 to enter at a record whose STRATEGY_TURN was just answered: it is not applied again.
         strategy: What `strategy_kernel` returned.
-        python_strategy: 1 to stop with STRATEGY_TURN instead of calling `strategy`.
+        calls: How the strategy is called: IN_PYTHON, NOT_IN_GAPS, both or 0.
 
     The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
     """
@@ -357,17 +401,24 @@ def run(
                 _book_record(desk, books, out, powers, words, row, slot)
             flags = (words[row, 7] >> 16) & 255
             if flags & _LAST != 0 and flags & _SNAPSHOT == 0 and _top_moved(books, routes, slot) != 0:
-                fill_view(desk, routes, scratch, slot)
-                if python_strategy == _PYTHON:
-                    return row, STRATEGY_TURN
-                scratch.intents[:] = 0  # What an earlier turn left here is in no snapshot.
-                count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
-                if count < 0 or count > INTENTS_MAX:
-                    return row, BAD_INTENTS
-                act(desk, books, scratch, out, powers, slot, count)
+                if calls & NOT_IN_GAPS != 0 and books.slots[slot, CONFIDENCE] != _GOOD:
+                    routes.tops[slot] = _UNDEFINED  # Nothing was shown: the first event after the gap is.
+                else:
+                    fill_view(desk, books, routes, scratch, slot)
+                    if calls & IN_PYTHON != 0:
+                        return row, STRATEGY_TURN
+                    scratch.intents[:] = 0  # What an earlier turn left here is in no snapshot.
+                    count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
+                    if count < 0 or count > INTENTS_MAX:
+                        return row, BAD_INTENTS
+                    act(desk, books, scratch, out, powers, slot, count)
             if counters[OVERFLOWS] != 0:
                 return row, MONEY_OVERFLOW
-        elif kind != _STATUS and kind != _CLOCK and kind != _GAP and kind != _RAW and kind < KIND_SKIPPED_FROM:
+        elif kind == _GAP:
+            _gap_record(books, routes, words, row, instrument)
+        elif kind == _RAW:
+            _raw_record(routes, words, row, instrument)
+        elif kind != _STATUS and kind != _CLOCK and kind < KIND_SKIPPED_FROM:
             return row, UNKNOWN_KIND
         row += length
     return row, DONE

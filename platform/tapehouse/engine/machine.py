@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from tapehouse.book import clear as clear_book
 from tapehouse.book import define as define_book
 from tapehouse.book import make_books, restore_books, snapshot_books
 from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.desk import POWERS, define_instrument, make_desk
+from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.state import (
     COUNTERS,
@@ -80,8 +81,16 @@ class Engine:
     name = "engine"
     version = 2
 
-    def __init__(self, strategy: Strategy, *, guard: bool = True) -> None:
+    def __init__(self, strategy: Strategy, *, guard: bool = True, exclude_gaps: bool = False) -> None:
+        """An engine at the beginning of a tape.
+
+        Args:
+            guard: Stop a Python strategy that reads the clock or randomness.
+            exclude_gaps: Do not call the strategy for an instrument while its book is not GOOD. Records still change
+                the book and fill its orders, which are left alone.
+        """
         self.strategy = strategy
+        self.exclude_gaps = exclude_gaps
         self._compiled = strategy if isinstance(strategy, CompiledStrategy) else None
         self._turns = None if isinstance(strategy, CompiledStrategy) else PythonTurns(strategy, guard=guard)
         self._parameters = self._compiled.parameter_array() if self._compiled else _NO_PARAMETERS
@@ -176,9 +185,10 @@ class Engine:
     def arguments(self) -> tuple[Any, ...]:
         """What `loop.run` takes besides the rows: the whole state, the strategy and the outputs."""
         function = self._compiled.on_market if self._compiled else loop.idle
-        python_strategy = 1 if self._turns is not None else 0
+        calls = loop.IN_PYTHON if self._turns is not None else 0
+        calls |= loop.NOT_IN_GAPS if self.exclude_gaps else 0
         state = (self._desk, self._books, self._chain, self._routes, self._scratch)
-        return (*state, function, self._parameters, self._memory, python_strategy, self._out, POWERS)
+        return (*state, function, self._parameters, self._memory, calls, self._out, POWERS)
 
     def resolve(self, why: int, cells: Cells, row: int, first_ordinal: int) -> tuple[int, int]:
         """Do in Python what the loop stopped for at a row; returns the row and the turn to enter it with again.
@@ -244,7 +254,7 @@ class Engine:
         known = self.instruments.get(instrument.id)
         if known is not None:
             if known != instrument:
-                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+                self._revise(known, instrument)
             return
         if not 0 < instrument.id < SYMBOL_IDS_MAX:
             raise DataError(f"instrument id {instrument.id} is beyond {SYMBOL_IDS_MAX - 1}", subject=instrument.symbol)
@@ -272,13 +282,27 @@ class Engine:
         else:
             slot = int((routes.slots >= 0).sum())
             define_instrument(self._desk, slot, instrument)
-            try:
-                define_book(self._books, slot, instrument.tick_size)
-            except UsageError as error:
-                raise DataError(error.message, subject=instrument.symbol, hint=error.hint) from error
+            self._define_book(slot, instrument)
             routes.slots[instrument.id] = slot
             routes.units[slot] = float(f"1e{instrument.price_exponent}")
         self.instruments[instrument.id] = instrument
+
+    def _revise(self, known: Instrument, instrument: Instrument) -> None:
+        """A new revision of an instrument's terms; a book of another tick begins empty."""
+        instrument.require_revision_of(known)
+        slot = int(self._routes.slots[instrument.id])
+        if slot >= 0:
+            revise_instrument(self._desk, slot, instrument)
+            if instrument.tick_size != known.tick_size:
+                clear_book(self._books, slot)
+                self._define_book(slot, instrument)
+        self.instruments[instrument.id] = instrument
+
+    def _define_book(self, slot: int, instrument: Instrument) -> None:
+        try:
+            define_book(self._books, slot, instrument.tick_size)
+        except UsageError as error:
+            raise DataError(error.message, subject=instrument.symbol, hint=error.hint) from error
 
     # Outputs.
 
@@ -344,6 +368,7 @@ class Engine:
         routes = self._routes
         definitions = [instrument.definition(ts_recv=0).tobytes().hex() for instrument in self.instruments.values()]
         seen = (routes.tops, routes.quotes, routes.priced, routes.numbers)
+        fed = np.flatnonzero(routes.sources)
         return {
             "books": snapshot_books(self._books),
             "chain": snapshot_chain(self._chain),
@@ -354,6 +379,7 @@ class Engine:
             "memory": self._memory.tobytes(),
             "python": self._turns.state() if self._turns else b"",
             "seen": b"".join(array.tobytes() for array in seen),
+            "sources": json.dumps({int(slot): int(routes.sources[slot]) for slot in fed}).encode(),
         }
 
     def snapshot(self) -> bytes:
@@ -365,6 +391,7 @@ class Engine:
             "outputs": self.outputs,
             "strategy": self.strategy.name,
             "parameters": self._parameters.tolist(),
+            "exclude_gaps": self.exclude_gaps,
         }
         return pack_sections({**self._sections(), "head": json.dumps(head).encode()})
 
@@ -372,7 +399,8 @@ class Engine:
         """Become what `snapshot` returned.
 
         Raises:
-            IntegrityError: It is damaged, or of another strategy or other parameters; nothing has changed.
+            IntegrityError: It is damaged, or of another strategy, other parameters or another way with gaps; nothing
+                has changed.
         """
         before = {name: getattr(self, name) for name in _STATE}
         try:
@@ -380,6 +408,10 @@ class Engine:
             head = json.loads(sections["head"])
             if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
                 raise IntegrityError("the snapshot is of another strategy or other parameters")
+            if head.setdefault("exclude_gaps", None) is None:  # As snapshots were before books had a confidence.
+                sections["sources"] = b"{}"
+            if bool(head["exclude_gaps"]) != self.exclude_gaps:
+                raise IntegrityError("the snapshot is of a session that treats gaps otherwise")
             self._load(sections)
             self.cells, self.outputs = int(head["cells"]), int(head["outputs"])
             self._outputs, self.halted = [], False
@@ -413,6 +445,8 @@ class Engine:
         for array in (self._routes.tops, self._routes.quotes, self._routes.priced, self._routes.numbers):
             array[...] = np.frombuffer(sections["seen"][at : at + array.nbytes], array.dtype).reshape(array.shape)
             at += array.nbytes
+        for slot, source in json.loads(sections["sources"]).items():
+            self._routes.sources[int(slot)] = source
         if at != len(sections["seen"]):
             raise IntegrityError("a snapshot has bytes left over", subject=self.name, hint="refold the log")
 

@@ -25,11 +25,16 @@ from tapehouse.engine.strategy import (
     NUMBER_VOLATILITY,
     SUBMIT,
     TIMES_IN_FORCE,
+    VIEW_CONFIDENCE,
+    VIEW_ORDINAL,
     CancelSide,
     PythonStrategy,
     Submit,
     View,
 )
+from tapehouse.market import Confidence
+
+_CONFIDENCES = tuple(Confidence)
 
 
 class PythonTurns:
@@ -62,8 +67,9 @@ class PythonTurns:
             own_ask_left=view[15],
             volatility=float(numbers[NUMBER_VOLATILITY]),
             chain_delta=float(numbers[NUMBER_CHAIN_DELTA]),
+            confidence=_CONFIDENCES[view[VIEW_CONFIDENCE]],
         )
-        position = f"cell {view[16]}"
+        position = f"cell {view[VIEW_ORDINAL]}"
         intents = self._guarded(position, self._strategy.on_market, seen)
         self._note(intents, scratch, position)
         return seen.slot, len(intents)

@@ -35,6 +35,7 @@ from tapehouse.market import (
     unpack_payload,
     whole_records,
 )
+from tapehouse.market.gap_spans import SEQUENCER_SOURCE
 
 ClockSource = Literal["wall", "history"]
 
@@ -48,7 +49,7 @@ class TapeWriter(Protocol):
     async def append(self, cells: Cells, *, input_ordinal: int = 0) -> int: ...
 
 
-FEED_SOURCE, DESK_SOURCE = 1, 2  # the `source` of a feed's cells, and of those that the sequencer adds
+FEED_SOURCE, DESK_SOURCE = 1, SEQUENCER_SOURCE  # the `source` of a feed's cells, and of those that the sequencer adds
 APPEND_CELLS = 65_536  # appended in one go: several frames, whose encoding overlaps their acknowledgements
 COMMANDS_QUEUED_MAX = 4096
 CLOCK_INTERVAL_NS = 100_000_000
@@ -208,16 +209,18 @@ class Sequencer:
             if instrument.underlying and not underlying:
                 raise DataError(f"its underlying {instrument.underlying} is not declared", subject=instrument.symbol)
             table[instrument.id] = number
-            defined = replace(instrument, id=number, underlying=underlying)
-            known = self.state.instruments.setdefault(number, defined)
-            if known is defined:
-                self._add(defined.definition(ts_recv=self.now, source=DESK_SOURCE))
-            elif known != defined:
+            defined = replace(instrument, id=number, underlying=underlying, revision=1)
+            known = self.state.instruments.get(number)
+            terms = defined if known is None else defined.revised(known)
+            if terms is None:
                 raise DataError(
                     "the tape has it with other terms",
                     subject=instrument.symbol,
-                    hint="an instrument's terms never change on one tape: record into another",
+                    hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
+            if terms is not known:
+                self.state.instruments[number] = terms
+                self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
         return table
 
     async def feed(self, cells: Cells, table: np.ndarray) -> None:
@@ -301,12 +304,13 @@ class Sequencer:
         await self._writer.append(cells, input_ordinal=self.state.commands_through)
         self.metrics.add("tape_cells_total", len(cells))
 
-    def note_declared(self, ring: str, ids: dict[int, int]) -> None:
+    def note_declared(self, ring: str, ids: dict[int, int], *, source: int = 0) -> None:
         """Have the tape remember which of its instruments a feed's ids mean: the feed itself says it only once.
 
         Args:
             ring: The key of the feed's ring in `state.declared`.
             ids: The tape's id of each of the feed's ids; what the tape remembers already is not written again.
+            source: Of the feed's cells: a GAP record of all of this source concerns these instruments.
         """
         known = self.state.declared.setdefault(ring, {})
         fresh = [(feed_id, tape_id) for feed_id, tape_id in ids.items() if known.get(feed_id) != tape_id]
@@ -319,6 +323,7 @@ class Sequencer:
         cells["sequence"] = int(ring, 16)
         cells["order_id"] = [feed_id for feed_id, _ in fresh]
         cells["instrument"] = [tape_id for _, tape_id in fresh]
+        cells["size"] = source
         self._add(cells)
 
     def take_pending(self) -> Cells:

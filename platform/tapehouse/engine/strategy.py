@@ -18,6 +18,7 @@ from numba import cfunc, float64, int64
 from tapehouse.core.errors import UsageError
 from tapehouse.core.kernel import cached_with
 from tapehouse.desk import BUY, GTC, IOC, POST_ONLY, SELL
+from tapehouse.market import Confidence
 
 # Entries of `view` (int64). Prices and sizes in the instrument's units, UNDEFINED where there is none.
 (
@@ -38,8 +39,9 @@ from tapehouse.desk import BUY, GTC, IOC, POST_ONLY, SELL
     VIEW_OWN_ASK,
     VIEW_OWN_ASK_LEFT,
     VIEW_ORDINAL,
-) = range(17)
-VIEW_ENTRIES = 17
+    VIEW_CONFIDENCE,  # what the book is worth, a `Confidence`: 0 good, 1 suspect, 2 rebuilding
+) = range(18)
+VIEW_ENTRIES = 18
 
 # Entries of `numbers` (float64), from the pricing engine.
 NUMBER_VOLATILITY, NUMBER_CHAIN_DELTA = range(2)
@@ -90,6 +92,7 @@ class View:
     own_ask_left: int
     volatility: float
     chain_delta: float
+    confidence: Confidence = Confidence.GOOD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,7 @@ __all__ = [
     "SELL",
     "CancelSide",
     "CompiledStrategy",
+    "Confidence",
     "Intent",
     "PythonStrategy",
     "Strategy",

@@ -5,6 +5,7 @@ from tapehouse.market.cell import (
     CELL_BYTES,
     CELLS_MAX,
     FILL_EXTENSION,
+    KIND_LAST,
     KIND_SKIPPED_FROM,
     OPTION_EXTENSION,
     ORDER_EXTENSION,
@@ -19,6 +20,7 @@ from tapehouse.market.cell import (
     words,
 )
 from tapehouse.market.gap import RECOVERED_FROM, Cause, Confidence, gap_record
+from tapehouse.market.gap_spans import GapFold, GapSpan
 from tapehouse.market.instrument import Instrument, read_definition
 from tapehouse.market.records import (
     extend,
@@ -28,12 +30,14 @@ from tapehouse.market.records import (
     unpack_payload,
     whole_records,
 )
+from tapehouse.market.wide_id import WideIds, read_wide_id, uuid_bytes
 
 __all__ = [
     "CELL",
     "CELLS_MAX",
     "CELL_BYTES",
     "FILL_EXTENSION",
+    "KIND_LAST",
     "KIND_SKIPPED_FROM",
     "OPTION_EXTENSION",
     "ORDER_EXTENSION",
@@ -44,18 +48,23 @@ __all__ = [
     "Cells",
     "Confidence",
     "Flag",
+    "GapFold",
+    "GapSpan",
     "Instrument",
     "Kind",
     "Side",
+    "WideIds",
     "empty_cells",
     "extend",
     "from_words",
     "gap_record",
     "pack_payload",
     "read_definition",
+    "read_wide_id",
     "record_starts",
     "records_of",
     "unpack_payload",
+    "uuid_bytes",
     "whole_records",
     "words",
 ]

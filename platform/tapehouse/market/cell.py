@@ -95,9 +95,11 @@ class Kind(IntEnum):
     EPOCH = 13  # JSON: what begins here (mode, code, configuration, clock source)
     GAP = 14  # `count` records missing after `sequence`, and what the book is worth since: see `market.gap`
     RAW = 15  # bytes as they came; flag CONTINUED where a later record goes on
+    WIDE_ID = 128  # bytes: the id wider than 64 bits for which `order_id` stands
 
 
 KIND_SKIPPED_FROM = 128
+KIND_LAST = int(max(kind for kind in Kind if kind < KIND_SKIPPED_FROM))  # of those that nobody may skip
 
 
 class Action(IntEnum):

@@ -35,6 +35,8 @@ class Cause(IntEnum):
 
 
 RECOVERED_FROM = 32
+_GOOD, _SUSPECT, _REBUILDING = 0, 1, 2
+_UNKNOWN, _NONE = 0, 78  # causes of records that do not say what the book is worth: a zero, or the letter for "none"
 
 
 class Confidence(IntEnum):
@@ -43,6 +45,17 @@ class Confidence(IntEnum):
     GOOD = 0  # every message of the venue is in it
     SUSPECT = 1  # something is missing
     REBUILDING = 2  # it is being told anew
+
+
+def told_confidence(cause: int, depth: int) -> int:
+    """The `Confidence` that a GAP record with this `action` and `depth` tells.
+
+    Older tapes leave both fields empty, and what no version knows is not trusted: both are SUSPECT. The engine compiles
+    this function, so it stays one of integers.
+    """
+    if depth == _REBUILDING or (depth == _GOOD and cause != _UNKNOWN and cause != _NONE):
+        return depth
+    return _SUSPECT
 
 
 def gap_record(

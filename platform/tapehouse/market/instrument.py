@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
-from tapehouse.core.errors import DecodeError
+from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.core.units import from_fixed, to_fixed
 from tapehouse.market.cell import Cells, Kind
 from tapehouse.market.records import pack_payload, unpack_payload
@@ -32,6 +32,8 @@ class Instrument:
         strike: Of an option, in price units.
         expiry_ns: Of an option or future, UTC ns; 0 where it has none.
         right: Of an option: `C` or `P`.
+        calendar: When it trades, as `market.calendar` knows it by name; empty where nobody said.
+        revision: Of its terms on one tape, from 1 up: see `revised`.
     """
 
     id: int
@@ -49,10 +51,16 @@ class Instrument:
     strike: int = 0
     expiry_ns: int = 0
     right: str = ""
+    calendar: str = ""
+    revision: int = 1
 
     def price(self, fixed: int) -> Decimal:
         """A price on the tape as an exact decimal."""
         return from_fixed(fixed, self.price_exponent)
+
+    def size(self, fixed: int) -> Decimal:
+        """A size on the tape as an exact decimal."""
+        return from_fixed(fixed, self.size_exponent)
 
     def fixed_price(self, price: Decimal | int | str) -> int:
         """A decimal price as the tape counts it; raises DataError where the unit cannot hold it."""
@@ -62,15 +70,44 @@ class Instrument:
         """A decimal size as the tape counts it."""
         return to_fixed(size, self.size_exponent)
 
+    def revised(self, known: Instrument) -> Instrument | None:
+        """These terms as the next revision of what a tape knows; `known` itself where nothing differs.
+
+        Tick, lot, calendar and a future's expiry may change from one session to the next. Anything else says what the
+        numbers on the tape mean or which contract it is: None where that differs.
+        """
+        if replace(self, revision=known.revision) == known:
+            return known
+        changed = {name for name in _TYPES if getattr(self, name) != getattr(known, name)}
+        changed -= {"revision"}
+        if not changed <= _REVISABLE or ("expiry_ns" in changed and self.asset_class == "option"):
+            return None
+        return replace(self, revision=known.revision + 1)
+
+    def require_revision_of(self, known: Instrument) -> None:
+        """Raise DataError unless this is the next revision of what a machine knows."""
+        if self.revised(known) != self or self == known:
+            raise DataError(f"instrument {self.id} is defined twice, differently", subject=self.symbol)
+
+    def terms(self) -> dict[str, Any]:
+        """All fields by name, ready for JSON; those that older records do not have only where they say something."""
+        terms = asdict(self)
+        for name, usual in _ADDED.items():
+            if terms[name] == usual:
+                del terms[name]
+        return terms
+
     def definition(self, *, ts_recv: int, source: int = 0) -> Cells:
         """The definition record that must precede this instrument's first use on a tape."""
-        body = {"type": "instrument", "version": 1, **asdict(self)}
+        body = {"type": "instrument", "version": 1, **self.terms()}
         payload = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
         return pack_payload(
             Kind.DEFINITION, payload, ts_event=ts_recv, ts_recv=ts_recv, instrument=self.id, source=source
         )
 
 
+_ADDED = {"calendar": "", "revision": 1}  # fields that the first definitions did not have
+_REVISABLE = {"tick_size", "lot_size", "expiry_ns", "calendar"}
 _TYPES = {field.name: str(field.type) for field in fields(Instrument)}  # `int` and `str`, as annotated
 
 

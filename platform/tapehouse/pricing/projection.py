@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from tapehouse.core import DataError, DecodeError, IntegrityError, format_time_n
 from tapehouse.core.ids import encode_token
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.market import (
+    KIND_LAST,
     KIND_SKIPPED_FROM,
     Cells,
     Instrument,
@@ -48,7 +48,6 @@ INSTRUMENT_ID_MAX = (1 << 22) - 1
 _DONE, _DEFINITION, _BAD_RECORD, _UNDEFINED_OPTION, _UNKNOWN_KIND = range(5)
 _OPTION_QUOTE = int(Kind.OPTION_QUOTE)
 _DEFINITION_KIND = int(Kind.DEFINITION)
-_KIND_LAST = int(max(Kind))
 
 
 class TapePosition(Protocol):
@@ -85,7 +84,7 @@ def fold_quotes(chain: State, slots: Array, array: Array, start: Int) -> tuple[I
             on_option_quote(chain, slots[instrument], array, row)
         elif kind == _DEFINITION_KIND:
             return row, _DEFINITION
-        elif kind == 0 or _KIND_LAST < kind < KIND_SKIPPED_FROM:
+        elif kind == 0 or KIND_LAST < kind < KIND_SKIPPED_FROM:
             return row, _UNKNOWN_KIND
         row += length
     return row, _DONE
@@ -166,7 +165,8 @@ class SurfaceProjection:
         known = self._instruments.get(instrument.id)
         if known is not None:
             if known != instrument:
-                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+                instrument.require_revision_of(known)
+                self._instruments[instrument.id] = instrument
             return
         if not 0 < instrument.id <= INSTRUMENT_ID_MAX:
             raise DataError(f"instrument id {instrument.id} is not in 1 to {INSTRUMENT_ID_MAX}")
@@ -221,7 +221,7 @@ class SurfaceProjection:
 
     def snapshot(self) -> bytes:
         """The whole state, canonical."""
-        listed = [asdict(instrument) for instrument in self._instruments.values()]
+        listed = [instrument.terms() for instrument in self._instruments.values()]
         instruments = json.dumps(listed, sort_keys=True, separators=(",", ":")).encode()
         return _HEAD.pack(_MAGIC, self.version, len(instruments)) + instruments + canonical.snapshot(self._chain)
 

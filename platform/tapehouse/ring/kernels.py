@@ -25,7 +25,8 @@ from tapehouse.core.atomics import (
     store_release,
 )
 from tapehouse.core.kernel import Array, Int, kernel
-from tapehouse.market.cell import CELL_BYTES, Action, Flag, Kind, Side
+from tapehouse.market.cell import CELL_BYTES, Flag, Kind, Side
+from tapehouse.market.gap import Cause, Confidence
 from tapehouse.ring.layout import (
     CACHED_HEAD,
     CACHED_TAIL,
@@ -53,7 +54,12 @@ _LENGTH_SHIFT = 56
 _LENGTH_MASK = 0xFF
 _COUNT_MAX = 0xFFFFFFFF  # what a gap record's count holds
 _GAP_SMALL = (int(Kind.GAP) << 48) | (1 << _LENGTH_SHIFT)
-_GAP_PACKED = int(Action.NONE) | (int(Side.NONE) << 8) | (int(Flag.SYNTHETIC) << 16)
+_GAP_PACKED = (
+    int(Cause.DROPPED)
+    | (int(Side.NONE) << 8)
+    | (int(Flag.SYNTHETIC | Flag.LAST) << 16)
+    | (int(Confidence.SUSPECT) << 24)
+)
 _COUNT_SHIFT = 32
 _PAGE_BYTES = 4096
 
@@ -245,7 +251,7 @@ def append_or_drop(ring: Int, words: Array, row: Int, count: Int) -> Int:
     """Append one record by the drop policy: OK, DROPPED (counted), or TOO_LONG (not counted).
 
     Before the first record that fits again goes one gap record: kind GAP, `count` records missing, the times of the
-    last of them, flag SYNTHETIC, source and instrument 0.
+    last of them, cause DROPPED, confidence SUSPECT, flags SYNTHETIC and LAST, source and instrument 0.
     """
     records = missing(ring)
     gaps = 1 if records else 0

@@ -14,6 +14,7 @@ from tapehouse.app.ahead import record_ahead, serve_ahead
 from tapehouse.app.ahead_desk import ring_pair
 from tapehouse.app.live import record
 from tapehouse.app.pushing import push
+from tapehouse.book import confidence
 from tapehouse.core import ConflictError, DataError, StrategyError
 from tapehouse.engine import Engine, Sequencer, Strategy
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets
@@ -21,11 +22,12 @@ from tapehouse.engine.journal import FENCED, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, TapeState
 from tapehouse.feeds import GeneratedDay
 from tapehouse.log import FrameWriter, MemoryLog, MemorySnapshots
-from tapehouse.market import Cells, Kind, pack_payload, records_of, words
+from tapehouse.market import Cause, Cells, Confidence, Instrument, Kind, gap_record, pack_payload, records_of, words
 from tapehouse.ring import Policy, Ring, list_rings
 from tests.support.ahead import CLOCK, POLL_NS, desk, options, refolded, sidecar, until
 from tests.support.bench import (
     LOG_ID,
+    NOW,
     SHARE,
     cell,
     cells_of,
@@ -33,6 +35,7 @@ from tests.support.bench import (
     events_in,
     idler,
     inbox,
+    level,
     new_logs,
     quick_maker,
     quick_watcher,
@@ -276,3 +279,63 @@ async def test_the_loop_tells_when_it_was_away(tmp_path: Path, allowed: int, are
     kept = spans[spans[:, 1] > 0]
     assert (kept[:, 1] > kept[:, 0]).all()
     assert (kept[1:, 0] >= kept[:-1, 1]).all(), "no gap is told twice"
+
+
+async def test_gap_records_of_feeds_reach_their_own_books(tmp_path: Path) -> None:
+    """By the feed's own ids, or all that it declared; replay of the tape agrees, and a lost ring is suspect."""
+    logs = new_logs()
+    west = Instrument(id=7, symbol="WEST", venue="WEST")
+    second = Instrument(id=9, symbol="WEST2", venue="WEST")
+    for name in ("east", "west"):
+        Ring.create(name, cells=1 << 12, directory=tmp_path)
+
+    def worth(engine: Engine) -> list[int]:
+        return [int(confidence(engine.books, engine.route(number))) for number in sorted(engine.instruments)]
+
+    async with desk(logs, tmp_path, quick_maker(), feeds=("east", "west")) as running:
+        with Ring.produce("east", directory=tmp_path) as ring:
+            ring.append(np.concatenate([SHARE.definition(ts_recv=1), level("buy", 99, 5), level("sell", 101, 5)]))
+            await until(lambda: running.engine.idle, running.tasks)
+            ring.append(gap_record(Cause.DISCONNECTED, Confidence.SUSPECT, ts_recv=NOW))
+            ring.append(gap_record(Cause.SNAPSHOT, Confidence.GOOD, ts_recv=NOW))
+            ring.append(gap_record(Cause.SEQUENCE, Confidence.REBUILDING, ts_recv=NOW, instrument=1, missing=3))
+            await until(lambda: running.engine.idle, running.tasks)
+        with Ring.produce("west", directory=tmp_path) as ring:
+            ring.append(np.concatenate([item.definition(ts_recv=1) for item in (west, second)]))
+            ring.append(np.concatenate([level("buy", 99, 5, 7), level("buy", 99, 5, 9)]))
+            ring.append(gap_record(Cause.DROPPED, Confidence.SUSPECT, ts_recv=NOW))
+            ring.append(gap_record(Cause.SNAPSHOT, Confidence.GOOD, ts_recv=NOW, instrument=9))
+            await until(lambda: running.engine.idle, running.tasks)
+        live = running.engine.engine
+    assert worth(live) == [Confidence.REBUILDING, Confidence.SUSPECT, Confidence.GOOD]
+    engine, decided = await refolded(logs, quick_maker)
+    assert worth(engine) == worth(live)
+    assert engine.digest() == live.digest()
+    assert np.array_equal(await cells_of(logs.events), decided)
+
+    async with desk(logs, tmp_path, quick_maker(), feeds=("west",)):
+        pass
+    tape = await cells_of(logs.tape)
+    gaps = tape[tape["kind"] == Kind.GAP]
+    assert gaps["source"].tolist() == [16, 16, 16, 17, 17, 16]
+    assert gaps["instrument"].tolist() == [0, 0, 1, 0, 3, 0]
+    assert (gaps["action"][-1], gaps["depth"][-1]) == (Cause.DETACHED, Confidence.SUSPECT)
+    engine, _ = await refolded(logs, quick_maker)
+    assert worth(engine) == [Confidence.SUSPECT, Confidence.SUSPECT, Confidence.GOOD], "east is gone, west is not"
+
+
+async def test_a_ring_that_dropped_makes_its_books_suspect(tmp_path: Path) -> None:
+    logs = new_logs()
+    Ring.create("east", cells=64, policy=Policy.DROP, directory=tmp_path)
+    with Ring.produce("east", directory=tmp_path) as ring:
+        ring.append(np.concatenate([SHARE.definition(ts_recv=1), *[level("buy", 99, 5)] * 90]))
+    async with desk(logs, tmp_path, quick_maker(), feeds=("east",)) as running:
+        await until(lambda: running.engine.idle, running.tasks)
+        with Ring.produce("east", directory=tmp_path) as ring:
+            ring.append(level("buy", 98, 5))
+            await until(lambda: running.engine.idle, running.tasks)
+        assert confidence(running.engine.engine.books, 0) == Confidence.SUSPECT
+    tape = await cells_of(logs.tape)
+    gap = tape[tape["kind"] == Kind.GAP]
+    assert (gap["action"].tolist(), gap["depth"].tolist()) == ([Cause.DROPPED], [Confidence.SUSPECT])
+    assert gap["count"].sum() == 90 - (tape["source"] == 16).sum() + 2

@@ -76,7 +76,7 @@ async def test_a_feed_that_is_refused_after_the_take_over_ends_the_desk(tmp_path
         """The same feed with other terms."""
 
         name, cells_estimate = day.name, None
-        instruments = tuple(replace(item, lot_size=item.lot_size + 1) for item in day.instruments)
+        instruments = tuple(replace(item, multiplier=item.multiplier + 1) for item in day.instruments)
         batches = staticmethod(day.batches)
 
     for feed, refused in ((day, False), (Other(), True)):

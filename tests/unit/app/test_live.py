@@ -19,7 +19,7 @@ from tapehouse.engine.sequencer import FEED_SOURCE
 from tapehouse.feeds.generated import GeneratedDay
 from tapehouse.feeds.port import Feed
 from tapehouse.log import FrameWriter, MemoryLog, MemorySnapshots, decode_frame
-from tapehouse.market import Cells, Instrument, Kind, records_of, unpack_payload
+from tapehouse.market import Cells, Instrument, Kind, read_definition, records_of, unpack_payload
 from tests.support.bench import (
     LOG_ID,
     NOW,
@@ -258,9 +258,19 @@ async def test_other_terms_of_an_instrument_are_refused() -> None:
     logs = new_logs()
     share = Instrument(id=1, symbol="ALFA")
     await record(Short(cell(Kind.STATUS, 1), declared=(share,)), logs, strategy=None, clock=VirtualClock(NOW))
-    finer = Short(cell(Kind.STATUS, 1), declared=(replace(share, tick_size=1),))
+    finer = Short(cell(Kind.STATUS, 1), declared=(replace(share, price_exponent=-2),))
     with pytest.raises(DataError, match="has it with other terms"):
         await record(finer, logs, strategy=None, clock=VirtualClock(NOW))
+
+
+async def test_a_new_tick_is_a_new_revision_of_the_definition() -> None:
+    logs = new_logs()
+    share = Instrument(id=1, symbol="ALFA")
+    await record(Short(cell(Kind.STATUS, 1), declared=(share,)), logs, strategy=None, clock=VirtualClock(NOW))
+    finer = Short(cell(Kind.STATUS, 1), declared=(replace(share, tick_size=1),))
+    await record(finer, logs, strategy=None, clock=VirtualClock(NOW))
+    defined = [read_definition(record) for _, record in records_of(await cells_of(logs.tape), Kind.DEFINITION)]
+    assert defined == [share, replace(share, tick_size=1, revision=2)]
 
 
 async def test_a_live_tape_takes_no_history() -> None:

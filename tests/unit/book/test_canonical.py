@@ -7,7 +7,10 @@ from tapehouse.book import (
     ASK,
     BID,
     BookState,
+    Status,
     apply_cells,
+    confidence,
+    confidences,
     counts,
     define,
     digest,
@@ -15,6 +18,7 @@ from tapehouse.book import (
     make_books,
     restore,
     restore_books,
+    set_confidence,
     set_level,
     snapshot,
     snapshot_books,
@@ -22,8 +26,8 @@ from tapehouse.book import (
     transitions,
 )
 from tapehouse.book.layout import FAR
-from tapehouse.core import UNDEFINED, IntegrityError
-from tapehouse.market import Action, Kind, Side, empty_cells, words
+from tapehouse.core import UNDEFINED, IntegrityError, UsageError
+from tapehouse.market import Action, Confidence, Kind, Side, empty_cells, words
 
 SLOTS = np.arange(3)
 HEADER_WORDS = 5
@@ -106,6 +110,29 @@ def test_a_book_wider_than_its_window_comes_back():
     assert not other.slots[:, [FAR, FAR + 1]].any()
 
 
+def test_what_a_book_is_worth_is_state_and_no_record_changes_it():
+    books = example()
+    before = digest(books)
+    assert confidence(books, 1) == Confidence.GOOD
+    assert set_confidence(books, 1, Confidence.SUSPECT) == Status.OK
+    assert set_confidence(books, 1, Confidence.SUSPECT) == Status.OK
+    assert set_confidence(books, 0, Confidence.REBUILDING) == Status.OK, "also of a slot that is not defined yet"
+    assert digest(books) != before
+    assert confidences(books, 1) == {"good": 0, "suspect": 1, "rebuilding": 0}
+    apply_cells(books, SLOTS, words(cells_of((Action.CLEAR, "B", 0, 0, 0))))
+    define(books, 0, 10)
+    other = new_books()
+    set_confidence(other, 2, Confidence.SUSPECT)
+    restore(other, snapshot(books))
+    assert [confidence(other, slot) for slot in range(3)] == [2, 1, 0]
+    assert not any(confidences(other, slot)[each.name.lower()] for slot in range(3) for each in Confidence)
+    for slot, worth in ((3, 0), (-1, 0), (0, 3), (0, -1)):
+        assert set_confidence(books, slot, worth) == Status.OUT_OF_RANGE
+    assert snapshot(books) == snapshot(other)
+    with pytest.raises(UsageError, match="no slot 3"):
+        confidence(books, 3)
+
+
 def test_a_restore_counts_no_state_as_entered():
     books = example()
     restored = new_books()
@@ -132,7 +159,7 @@ def test_restored_books_go_on_alike():
 def test_empty_books_are_a_snapshot_too():
     books = make_books(3, orders=16, levels=64)
     empty = snapshot(books)
-    assert len(empty) == 8 * (HEADER_WORDS + 3)
+    assert len(empty) == 8 * (HEADER_WORDS + 3 * 2)
     full = example()
     restore_books(full, empty)
     assert snapshot_books(full) == empty

@@ -74,7 +74,7 @@ class Bench:
     def queue(self, side: int, price: int) -> list[tuple[int, int]]:
         """The (id, size) of a level's orders, oldest first, read from the snapshot's words."""
         found = np.frombuffer(snapshot(self.books), "<i8").tolist()
-        at = 5 + 1 + 2  # the header, slot 0, the head of slot 1
+        at = 5 + 2 + 3  # the header, slot 0, the head of slot 1
         for number in range(2):
             count, at = found[at], at + 1
             for _ in range(count):

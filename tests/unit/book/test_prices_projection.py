@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_what_cannot_be_halts_with_its_ordinal() -> None:
     other = Instrument(id=1, symbol="MSFT")
     with pytest.raises(DataError, match="defined twice"):
         PricesProjection().apply(HEADER, np.concatenate([STOCK.definition(ts_recv=0), other.definition(ts_recv=0)]))
+
+
+def test_a_revision_of_the_terms_is_taken_up() -> None:
+    prices = PricesProjection()
+    book = record(Kind.MBP, 1, START, side=int(Side.BID), price=STOCK.tick_size * 100, size=5)
+    finer = replace(STOCK, tick_size=1, revision=2)
+    parts = [STOCK.definition(ts_recv=0), book, finer.definition(ts_recv=0)]
+    prices.apply(HEADER, np.concatenate(parts))
+    (value,) = [value for _, value in prices.by_instrument()]
+    assert value["bid"] is None, "a book of another tick begins empty"
+    copy = PricesProjection()
+    copy.restore(prices.snapshot())
+    assert copy.digest() == prices.digest()
+    assert [instrument for instrument, _ in copy.by_instrument()] == [finer]
 
 
 def test_a_damaged_snapshot_is_refused_and_changes_nothing() -> None:

@@ -12,6 +12,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapehouse.book.layout import BID, OCCUPIED
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.engine import Engine, Strategy, Submit, View
@@ -128,7 +129,7 @@ def test_the_digests_are_what_the_format_page_says() -> None:
     assert int((np.frombuffer(decided, cells.dtype)["cells"] > 0).sum()) == report.digests.decisions
     engine = Engine(quick_maker())
     fold(engine, cells, [])
-    names = ("books", "chain", "clients", "desk", "instruments", "memory", "python", "seen")
+    names = ("books", "chain", "clients", "desk", "instruments", "memory", "python", "seen", "sources")
     sections = unpack_sections(engine.snapshot())
     parts = [
         len(name).to_bytes(4, "little") + name.encode() + bytes([32, 0, 0, 0]) + blake3(sections[name]).digest()
@@ -169,6 +170,29 @@ def test_an_instrument_that_nothing_defined_halts(kind: Kind, instrument: int) -
     assert caught.value.position == f"cell {bench.ordinal}"
 
 
+def test_a_revision_of_the_terms_goes_on_with_the_same_instrument() -> None:
+    bench = EngineBench(quick_maker())
+
+    def bids() -> int:
+        slot = bench.engine.slot_of(SHARE.symbol)
+        return int(bench.engine._books.slots[slot, OCCUPIED + BID])
+
+    bench.feed(level("buy", 98, 1), level("sell", 101, 2))
+    larger = replace(SHARE, lot_size=SHARE.lot_size * 10, revision=2)
+    bench.feed(larger.definition(ts_recv=0))
+    assert bench.engine.instruments[SHARE.id] == larger
+    assert bids() == 1, "the book stays"
+    finer = replace(larger, tick_size=1, revision=3)
+    bench.feed(finer.definition(ts_recv=0))
+    assert bids() == 0, "a book of another tick begins empty"
+    bench.feed(level("buy", 98, 1, price=12_345), level("sell", 101, 2))
+    assert bids() == 1
+    copy = Engine(quick_maker())
+    copy.restore(bench.engine.snapshot())
+    assert copy.digest() == bench.engine.digest()
+    assert copy.instruments == bench.engine.instruments
+
+
 def test_a_record_that_is_cut_short_halts() -> None:
     for made in (quote((99, 1), (101, 1))[:1], cell(Kind.QUOTE), empty_cells(1)):
         with pytest.raises(DecodeError, match="cut short"):
@@ -179,7 +203,7 @@ def test_a_definition_again_is_nothing_and_a_different_one_halts() -> None:
     bench = EngineBench()
     bench.feed(SHARE.definition(ts_recv=0))
     assert len(bench.engine.instruments) == 1
-    other = replace(SHARE, tick_size=1)
+    other = replace(SHARE, multiplier=2)
     with pytest.raises(DataError, match="defined twice, differently") as caught:
         bench.feed(other.definition(ts_recv=0))
     assert caught.value.position == f"cell {bench.ordinal}"

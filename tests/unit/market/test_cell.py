@@ -58,6 +58,7 @@ KINDS = {
     "EPOCH": 13,
     "GAP": 14,
     "RAW": 15,
+    "WIDE_ID": 128,
 }
 ACTIONS = {
     "NONE": "N",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.core import DataError, DecodeError
-from tapehouse.market import Cells, Instrument, Kind, pack_payload, read_definition
+from tapehouse.market import Cells, Instrument, Kind, pack_payload, read_definition, unpack_payload
 
 INT = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -31,6 +32,8 @@ INSTRUMENTS = st.builds(
     strike=INT,
     expiry_ns=INT,
     right=st.sampled_from(["", "C", "P"]),
+    calendar=TEXT,
+    revision=st.integers(1, 2**31),
 )
 
 
@@ -89,3 +92,27 @@ def test_prices_and_sizes_are_exact() -> None:
         coin.fixed_price("0.001")
     with pytest.raises(DataError, match="no whole number"):
         coin.fixed_size("0.000001")
+
+
+def test_terms_that_may_change_make_the_next_revision() -> None:
+    known = Instrument(id=4, symbol="ESH4", asset_class="future", expiry_ns=5, revision=3)
+    assert replace(known, revision=1).revised(known) is known, "nothing differs"
+    for changes in ({"tick_size": 5}, {"lot_size": 2}, {"calendar": "CMES"}, {"expiry_ns": 9}):
+        made = replace(known, revision=1, **changes).revised(known)  # type: ignore[arg-type]
+        assert made == replace(known, revision=4, **changes)  # type: ignore[arg-type]
+        made.require_revision_of(known)
+        with pytest.raises(DataError, match="defined twice, differently"):
+            replace(made, revision=5).require_revision_of(known)
+    for wrong in ({"price_exponent": -2}, {"currency": "EUR"}, {"multiplier": 2}, {"symbol": "ESM4"}):
+        assert replace(known, **wrong).revised(known) is None  # type: ignore[arg-type]
+    option = replace(known, asset_class="option")
+    assert replace(option, expiry_ns=9).revised(option) is None, "another expiry is another option"
+
+
+def test_what_needs_no_new_field_has_the_bytes_it_always_had() -> None:
+    body = json.loads(unpack_payload(Instrument(id=1, symbol="AMZN").definition(ts_recv=0)))
+    assert not {"calendar", "revision"} & set(body)
+    later = json.loads(
+        unpack_payload(Instrument(id=1, symbol="AMZN", calendar="XNYS", revision=2).definition(ts_recv=0))
+    )
+    assert (later["calendar"], later["revision"]) == ("XNYS", 2)

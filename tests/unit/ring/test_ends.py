@@ -12,7 +12,7 @@ import pytest
 
 from tapehouse.core import DataError, TransientError, UsageError
 from tapehouse.core.kernel import Array, Int, kernel
-from tapehouse.market import Cells, Flag, Kind, empty_cells, pack_payload, words
+from tapehouse.market import Cause, Cells, Confidence, Flag, Kind, empty_cells, pack_payload, words
 from tapehouse.ring import Policy, Ring, RingFullError, RingProducer
 from tapehouse.ring.kernels import OK, TOO_LONG, append, append_cell, append_or_drop
 from tapehouse.ring.layout import GAP_INDEX, HEAD, TOLD, TOLD_AFTER
@@ -160,7 +160,10 @@ def test_drop_counts_and_tells(ring_directory: Path) -> None:
         consumer.release(1)
         assert producer.append_one(11, 12, 3, 4, 5, 6, SMALL, 0)
         gap, after = consumer.readable()[-2:]
-        assert (gap["kind"], gap["count"], gap["cells"], gap["flags"]) == (Kind.GAP, 4, 1, Flag.SYNTHETIC)
+        assert (gap["kind"], gap["count"], gap["cells"]) == (Kind.GAP, 4, 1)
+        assert (gap["flags"], gap["action"], gap["depth"]) == (
+            Flag.SYNTHETIC | Flag.LAST, Cause.DROPPED, Confidence.SUSPECT,
+        )  # fmt: skip
         assert (gap["source"], gap["instrument"], gap["sequence"]) == (0, 0, 0)
         assert (gap["ts_event"], gap["ts_recv"]) == (1, 2)  # of the last that is missing
         assert (after["ts_event"], after["instrument"], after["source"]) == (11, 7, 3)
