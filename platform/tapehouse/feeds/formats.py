@@ -176,6 +176,14 @@ FORMATS: dict[str, Format] = {
             checked_by="update ids without a hole",
         ),
         Format(
+            name="tape",
+            module="tape",
+            description="tapehouse's own segment files, as drain writes them: history as a source",
+            extensions=(".seg", ".tape"),
+            files="files of one log in order, or a directory of them",
+            checked_by="its own digests, from message to message and from file to file",
+        ),
+        Format(
             name="generated",
             module="generated",
             description="a generated market day of three shares and an option chain",
