@@ -136,6 +136,15 @@ FORMATS: dict[str, Format] = {
             checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
         ),
         Format(
+            name="table",
+            module="table",
+            description="any CSV or Parquet file of trades, quotes, levels or orders, with a mapping of its columns",
+            extensions=(".csv", ".csv.gz", ".parquet"),
+            files="one file",
+            checked_by="its rows as Python's own csv and decimals read them",
+            needs=("mapping",),
+        ),
+        Format(
             name="binance",
             module="venue_binance",
             description="raw captures of Binance's websocket, spot and futures: depth, book tickers, trades",
@@ -174,6 +183,14 @@ FORMATS: dict[str, Format] = {
             extensions=(),
             files="one recording",
             checked_by="update ids without a hole",
+        ),
+        Format(
+            name="tape",
+            module="tape",
+            description="tapehouse's own segment files, as drain writes them: history as a source",
+            extensions=(".seg", ".tape"),
+            files="files of one log in order, or a directory of them",
+            checked_by="its own digests, from message to message and from file to file",
         ),
         Format(
             name="generated",
