@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -111,13 +112,15 @@ class ServedBinance:
         told = _object(body)
         if "lastUpdateId" in told:
             symbol = _query_of(url).get("symbol") or told.get("symbol") or self._only_symbol()
-            self._book(str(symbol).upper()).snapshot(told)
+            with _of_the_venue():
+                self._book(str(symbol).upper()).snapshot(told)
             return None
         if "stream" not in told or not isinstance(told.get("data"), dict):
             return None
         data, name = told["data"], str(told["stream"])
         if data.get("e") == "depthUpdate":
-            self._book(str(data.get("s")).upper()).change(data)
+            with _of_the_venue():
+                self._book(str(data.get("s")).upper()).change(data)
         return Played(channel=_stream_key(name), body=body, numbered=data.get("e") == "depthUpdate")
 
     def message_for(self, client: Client, played: Played) -> bytes | None:
@@ -130,7 +133,7 @@ class ServedBinance:
 
     def receive(self, client: Client, body: bytes) -> list[bytes]:
         message = _object(body)
-        names = [str(name) for name in message.get("params") or ()]
+        names = [str(name) for name in _list(message.get("params"))]
         if message.get("method") == "SUBSCRIBE":
             for name in names:
                 client.subscribe(_stream_key(name), name)
@@ -234,9 +237,10 @@ class ServedArguments:
             book = self._books.setdefault(key, ServedBook())
             if told.get("action") == "snapshot":
                 book.clear()
-            for part in told["data"]:
-                book.apply(part.get("bids", ()), part.get("asks", ()))
-            self._last[key] = told
+            with _of_the_venue():
+                for part in told["data"]:
+                    book.apply(part.get("bids", ()), part.get("asks", ()))
+                self._last[key] = {**told, "data": [{**told["data"][-1]}]} if told["data"] else self._last[key]
         first = is_book and told.get("action") == "snapshot"
         return Played(channel=key, body=message.body, numbered=is_book and not first, first=first)
 
@@ -248,7 +252,7 @@ class ServedArguments:
             return [b"pong"]
         message = _object(body)
         answers = []
-        for argument in message.get("args") or ():
+        for argument in _list(message.get("args")):
             if not isinstance(argument, dict):
                 continue
             key = _argument_key(argument)
@@ -312,6 +316,23 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise DecodeError(f"a message is no JSON object: {body[:40]!r}")
     return message
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DecodeError(f"no list: {str(value)[:40]}")
+    return value
+
+
+@contextmanager
+def _of_the_venue() -> Iterator[None]:
+    """What lacks a field or has one of another type is none of the venue's messages."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DecodeError(f"it is none of the venue's messages: {type(error).__name__} {error}") from error
 
 
 def _query_of(url: str) -> dict[str, str]:
