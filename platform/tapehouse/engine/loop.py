@@ -105,6 +105,7 @@ _BID = int(Side.BID)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
 _DESK = DESK_SOURCE
+_told_confidence = kernel(inline=True)(told_confidence)
 _GOOD = int(Confidence.GOOD)
 SOURCES = 1 << 16  # a cell's `source` is below
 
@@ -318,7 +319,7 @@ def _gap_record(books: State, routes: State, words: Array, row: Int, instrument:
     A book whose feed the tape does not name is taken for everybody's: it may be this source that is missing.
     """
     packed = words[row, 7]
-    confidence = told_confidence(packed & 255, (packed >> 24) & 255)
+    confidence = _told_confidence(packed & 255, (packed >> 24) & 255)
     if instrument != 0:
         if instrument < SYMBOL_IDS_MAX and routes.slots[instrument] >= 0:
             set_confidence(books, routes.slots[instrument], confidence)

@@ -32,6 +32,7 @@ from tapehouse.query.builders import (
 )
 from tapehouse.query.columns import Dictionary
 from tapehouse.query.definitions import InstrumentsBuilder, WideIdsBuilder
+from tapehouse.query.gaps import GapsBuilder
 from tapehouse.query.read import read_frames
 from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
@@ -69,6 +70,9 @@ TABLES: dict[str, TableKind] = {
         source=EVENTS, make=EventsBuilder, description="every decision: orders, fills, and events as JSON"
     ),
     "fills": TableKind(source=EVENTS, make=FillsBuilder, description="our fills, with position and cash after each"),
+    "gaps": TableKind(
+        source=TAPE, make=lambda known, _: GapsBuilder(known), description="spans of missing market data"
+    ),
     "instruments": TableKind(
         source=TAPE,
         make=lambda *_: InstrumentsBuilder(),
@@ -175,7 +179,7 @@ class QuerySession:
             dictionary, known = Dictionary(), Names()
             builders = {name: kind.make(dictionary, known) for name, kind in wanted.items()}
             async for header, cells in read_frames(log, as_of=self._as_of):
-                dictionary.learn(cells)
+                dictionary.learn(header, cells)
                 if source == EVENTS:
                     known.learn(cells)
                 for builder in builders.values():

@@ -62,7 +62,8 @@ async def test_numbers_beyond_a_billionth_come_back_exactly() -> None:
     prices = {TINY.id: "0.000000000001234", HUGE.id: "12345678901234567800"}
     records = [item.definition(ts_recv=START) for item in (TINY, HUGE)]
     records += [trade(TINY, prices[1], "5000"), trade(HUGE, prices[2], "1")]
-    query = "select symbol, price_fixed, size_fixed, price_exponent, size_exponent from trades join instruments using (symbol)"
+    columns = "symbol, price_fixed, size_fixed, price_exponent, size_exponent"
+    query = f"select {columns} from trades join instruments using (symbol)"
     with await told(*records) as session:
         rows = (await session.sql(query)).to_dicts()
     for row, item in zip(sorted(rows, key=lambda row: row["symbol"]), (TINY, HUGE), strict=True):
