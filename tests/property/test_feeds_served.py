@@ -15,6 +15,13 @@ from tapehouse.feeds.served_book import ServedBook
 from tapehouse.feeds.served_venues import served_names, served_venue
 
 Level = tuple[int, int]
+PATHS = {
+    "binance": "/stream",
+    "bitget": "/v2/ws/public",
+    "bybit": "/v5/public/spot",
+    "deribit": "/ws/api/v2",
+    "okx": "/ws/v5/public",
+}
 levels = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), max_size=4)
 
 
@@ -135,7 +142,7 @@ def test_who_subscribes_late_gets_the_book_so_far(
 )
 def test_anything_that_a_client_or_a_file_says_is_answered_or_refused(name: str, bodies: list[bytes]) -> None:
     venue = served_venue(name)
-    client = venue.connect({"okx": "/ws/v5/public", "bitget": "/v2/ws/public"}.get(name, "/stream"), "")
+    client = venue.connect(PATHS[name], "")
     for body in bodies:
         for act in (
             lambda body=body: venue.receive(client, body),
