@@ -68,8 +68,10 @@ def live(
         TOML that defines instruments: exponents, ticks, lots.
     market
         Of a venue that has several: `spot`, `usdm`, `coinm`.
-    mold, mold_b
-        Where MoldUDP64 packets come, `HOST:PORT`: an address of this machine or a multicast group; and the second line.
+    mold
+        Where MoldUDP64 packets come, `HOST:PORT`: an address of this machine or a multicast group.
+    mold_b
+        The feed's second line, likewise.
     retransmit
         The retransmission server.
     interface
