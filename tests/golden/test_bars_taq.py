@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tapehouse.book import bars
+from tapehouse.book import bars, flow
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.market import Flag, Kind, Side, empty_cells, words
 
@@ -45,7 +45,7 @@ def bars_of(cells, by: bars.By, size: int) -> np.ndarray:
     bars.define_bars(state, 0, by, size)
     out = np.zeros((len(cells) + 2, bars.BAR_COLUMNS), np.int64)
     _, now, rows, why = bars.fold_bars(SLOTS, state, words(cells), 0, 0, out, 0)
-    assert why == bars.DONE
+    assert why == flow.DONE
     return out[: bars.finish_bars(state, now, out, rows)]
 
 

@@ -147,8 +147,8 @@ def bars_rows(cells: Cells, cuts, by: bars.By, size: int, room: int):
         bars.define_bars(state, slot, by, size)
     out, found, now = np.zeros((room, bars.BAR_COLUMNS), np.int64), [], -(2**62)
     for part in cuts:
-        at, why = 0, bars.ROWS_FULL
-        while why != bars.DONE:
+        at, why = 0, flow.ROWS_FULL
+        while why != flow.DONE:
             at, now, rows, why = bars.fold_bars(IDS, state, words(part), at, now, out, 0)
             found += out[:rows].tolist()
     found += out[: bars.finish_bars(state, now, out, 0)].tolist()

@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
     "kv get": ("cmd_kv:get", "Read a projection: positions, orders, prices, surface."),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
+    "analytics": ("cmd_analytics:analytics", "Measures of books and flows between them, a row an interval."),
+    "bars": ("cmd_bars:bars", "Bars of trades by time, tick count, volume or money."),
     "dr backup": ("cmd_dr:backup", "Ship new segments and changed state to a store."),
     "dr restore": ("cmd_dr:restore", "Rebuild a wiped cluster from a store."),
     "dr list": ("cmd_dr:list_manifests", "The manifests of a store."),
