@@ -130,7 +130,7 @@ class AnalyticsBuilder:
         self._keep()
 
     def table(self) -> pl.DataFrame:
-        """All rows, by time and symbol."""
+        """All rows, by time, symbol and venue."""
         exact, reals, _ = self._rows()
         return _frame(self.slots, self._options, exact, reals)
 
@@ -181,6 +181,7 @@ def _frame(slots: Slots, options: AnalyticsOptions, exact: Ints, reals: Floats) 
         **moment_columns("begin", begin),
         **moment_columns("end", end),
         "symbol": dictionary.symbols(ids),
+        "venue": units.venues,
         "complete": end - begin == parse_span_ns(options.every),
         "state": pl.Series([BookState(each).name.lower() for each in book[:, measures.MEASURED_STATE].tolist()]),
         "confidence": pl.Series([Confidence(each).name.lower() for each in sums[:, flow.CONFIDENCE_WORST].tolist()]),
@@ -213,16 +214,17 @@ def _frame(slots: Slots, options: AnalyticsOptions, exact: Ints, reals: Floats) 
     columns |= dictionary.size("taken", ids, sums[:, flow.TAKEN])
     columns["resilience"] = sums[:, flow.RESTORED] / np.where(taken > 0, taken, np.nan)
     columns["unfollowed"] = sums[:, flow.UNFOLLOWED]
-    return finish(columns).sort(["begin_ns", "symbol"], maintain_order=True)
+    return finish(columns).sort(["begin_ns", "symbol", "venue"], maintain_order=True)
 
 
 class Units:
-    """Floats in an instrument's unit as numbers."""
+    """What each row's instrument makes of its numbers."""
 
     def __init__(self, slots: Slots, ids: Ints) -> None:
         known = [slots.dictionary.instruments[number] for number in ids.tolist()]
         self._price = self._scale([instrument.price_exponent for instrument in known])
         self._size = self._scale([instrument.size_exponent for instrument in known])
+        self.venues = pl.Series([instrument.venue for instrument in known], dtype=pl.String)
         self.multiplier = np.array([float(instrument.multiplier) for instrument in known])
 
     @staticmethod

@@ -144,7 +144,7 @@ class BarsBuilder:
         self._keep()
 
     def table(self) -> pl.DataFrame:
-        """All bars, by time and symbol."""
+        """All bars, by time, symbol and venue."""
         rows = np.concatenate([np.zeros((0, bars.BAR_COLUMNS), np.int64), *self._parts])
         ids = self.slots.ids(rows[:, bars.SLOT])
         dictionary, units = self.slots.dictionary, Units(self.slots, ids)
@@ -153,6 +153,7 @@ class BarsBuilder:
             **moment_columns("begin", rows[:, bars.BEGIN]),
             **moment_columns("end", rows[:, bars.END]),
             "symbol": dictionary.symbols(ids),
+            "venue": units.venues,
             "complete": rows[:, bars.COMPLETE] != 0,
         }
         prices = (("open", bars.OPEN), ("high", bars.HIGH), ("low", bars.LOW), ("close", bars.CLOSE))
@@ -166,7 +167,7 @@ class BarsBuilder:
         columns |= dictionary.size("sell_volume", ids, rows[:, bars.SELL_VOLUME])
         ones = np.ones(len(rows), np.int64)
         columns["notional"] = units.sizes(units.prices(quotients(notional, ones))) * units.multiplier
-        return finish(columns).sort(["begin_ns", "symbol"], maintain_order=True)
+        return finish(columns).sort(["begin_ns", "symbol", "venue"], maintain_order=True)
 
     def _keep(self) -> None:
         self._kept += self._written
