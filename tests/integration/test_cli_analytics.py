@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tapehouse.cli.main import run
+from tests.support.cli import Shell, excerpt
 
 AMZN = "lobster/LOBSTER_SampleFile_AMZN_2012-06-21_5.zip"
 
@@ -81,3 +82,21 @@ def test_what_cannot_be_is_one_line(
 def test_an_instrument_that_is_not_there(source: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bars", *source, "--instrument", "MSFT"]) == 3
     assert "no instrument 'MSFT' (there are AMZN)" in capsys.readouterr().err
+
+
+def test_a_tape_its_backup_and_its_files_give_the_same(tmp_path: Path, market_data: Path) -> None:
+    shell, files = Shell(tmp_path / "home"), excerpt(market_data)
+    store = f"file://{tmp_path / 'store'}"
+    ways = {"analytics": ("--every", "10s"), "bars": ("--by", "tick", "--size", 20)}
+    with shell.cluster():
+        inside = shell.inside
+        inside.json("record", "lobster", *files, "--tape", "aapl", "--strategy", "watcher")
+        inside.json("dr", "backup", store, "--tape", "aapl")
+        for command, options in ways.items():
+            of_files = inside.json(command, "--source", "lobster", *files, *options)
+            of_tape = inside.json(command, "--tape", "aapl", "--instrument", "AAPL", *options)
+            assert of_tape == inside.json(command, "--tape", "aapl", "--instrument", "AAPL", *options, "--store", store)
+            whole = [row for row in of_files if row["complete"]]
+            assert whole == [row for row in of_tape if row["complete"]][: len(whole)]
+            assert len(whole) > 3
+        assert "there is no such tape" in inside.refused("bars", "--tape", "nothing", code=3)

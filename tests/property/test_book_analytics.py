@@ -73,10 +73,10 @@ def books_of_both():
     return books, oracle
 
 
-def rows_of(cells: Cells, cuts, room: int):
+def rows_of(cells: Cells, cuts, room: int, start: int = 0):
     """Rows by slot: exact and real columns, folded in parts with room for so many rows."""
     books, _ = books_of_both()
-    state = flow.make_flow(2, every=EVERY, sample=SAMPLE, recovery=RECOVERY, levels=LEVELS, bps=BPS)
+    state = flow.make_flow(2, every=EVERY, sample=SAMPLE, recovery=RECOVERY, levels=LEVELS, bps=BPS, start=start)
     out, found = flow.make_rows(room), []
 
     def keep(rows: int) -> None:
@@ -112,8 +112,10 @@ def test_flows_equal_the_oracle_on_any_stream_and_any_cut(stream, data):
         assert len(rows) == len(oracle.ended)
         for (exact, reals), ended in zip(rows, oracle.ended, strict=True):
             assert_row(exact, reals, *ended, levels=LEVELS, bps=BPS)
-    cut = rows_of(cells, parts_of(cells, data), data.draw(st.integers(1, 3)))
-    for rows, others in zip(whole, cut, strict=True):
+    start = data.draw(often([0, 0, 1_000]) | st.integers(980, 2_000))
+    cut = rows_of(cells, parts_of(cells, data), data.draw(st.integers(1, 3)), start)
+    for every, others in zip(whole, cut, strict=True):
+        rows = [row for row in every if row[0][flow.ROW_BEGIN] >= start]
         assert [exact.tolist() for exact, _ in rows] == [exact.tolist() for exact, _ in others]
         assert [reals.tobytes() for _, reals in rows] == [reals.tobytes() for _, reals in others]
 
@@ -213,3 +215,45 @@ def test_wide_arithmetic_is_exact(a, b, c, d):
 @given(st.integers(-SIZE_MAX, SIZE_MAX), st.integers(-SIZE_MAX, SIZE_MAX))
 def test_a_sum_of_sizes_is_held_where_64_bits_end(a, b):
     assert m.add_capped(a, b) == max(-SIZE_MAX, min(a + b, SIZE_MAX))
+
+
+@st.composite
+def wild_cells(draw):
+    """Cells of kinds that are looked at, any bits in all other fields."""
+    n = draw(st.integers(0, 30))
+    cells = words(empty_cells(n))
+    for row in range(n):
+        for column in range(8):
+            cells[row, column] = draw(words64)
+    made = cells.reshape(-1).view(empty_cells(0).dtype)
+    made["kind"] = draw(st.lists(often([1, 2, 3, 4, 14]), min_size=n, max_size=n))
+    made["instrument"] = draw(st.lists(often([0, 1, 2, 2**32 - 1]), min_size=n, max_size=n))
+    return made
+
+
+@settings(deadline=None, max_examples=200)
+@given(wild_cells(), st.sampled_from([1, 7, flow.EVERY_MAX]))
+def test_any_bits_are_folded_within_bounds(cells, every):
+    books, _ = books_of_both()
+    state = flow.make_flow(2, every=every, sample=every, recovery=every, levels=3, bps=10_000)
+    out = flow.make_rows(4, ladder_levels=3)
+    at, array = 0, words(cells)
+    for _ in range(100):  # A jump in time may be more rows than anybody takes.
+        at, rows, why = flow.fold_flow(books, IDS, state, array, at, out, 0)
+        assert 0 <= rows <= 4
+        assert 0 <= at <= len(cells)
+        if why == flow.DONE:
+            break
+        if why == flow.NEEDS_SLOT:
+            assert cells["instrument"][at] not in (1, 2)
+            at += 1
+    series = bars.make_bars(2)
+    for slot in range(2):
+        bars.define_bars(series, slot, bars.By.DOLLAR if slot else bars.By.TIME, every)
+    at, now, room = 0, -(2**62), np.zeros((4, bars.BAR_COLUMNS), np.int64)
+    why = flow.ROWS_FULL
+    while why != flow.DONE:
+        at, now, rows, why = bars.fold_bars(IDS, series, array, at, now, room, 0)
+        assert 0 <= rows <= 4
+        at += why == flow.NEEDS_SLOT
+    assert (state.state[:, flow.WAITING] <= len(cells)).all()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tapehouse.app.replaying import tape_source
 from tapehouse.core.errors import UsageError
+from tapehouse.core.ids import check_name
 from tapehouse.feeds import open_feed
 from tapehouse.market import Cells, Instrument
 from tapehouse.query.read import read_frames
@@ -32,6 +33,14 @@ class Builder(Protocol):
         ...
 
 
+def check_asked(tape: str | None, source: str | None, files: Sequence[Path]) -> None:
+    """Raise UsageError where both a tape and files are named, or neither."""
+    if (tape is None) == (source is None) or (source is None and files):
+        raise UsageError("name a tape, or files and their format", hint="--tape NAME, or --source FORMAT FILE …")
+    if tape is not None:
+        check_name(tape, "tape")
+
+
 async def fold(
     builder: Builder,
     *,
@@ -53,8 +62,7 @@ async def fold(
         MissingError: There is no such tape, backup, file or instrument.
         DecodeError, GapError, IntegrityError: What is read is damaged.
     """
-    if (tape is None) == (source is None) or (source is None and files):
-        raise UsageError("name a tape, or files and their format", hint="--tape NAME, or --source FORMAT FILE …")
+    check_asked(tape, source, files)
     done = 0
     if source is not None:
         feed = open_feed(source, files)

@@ -30,7 +30,7 @@ from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Action, Flag, Kind
 from tapehouse.market.gap import told_confidence
 
-TIME_MAX = 1 << 62  # of a moment; a later one moves nothing
+TIME_MAX = 1 << 62  # of a moment, which begin at 0; a later one moves nothing
 EVERY_MAX = 1 << 56  # ns of an interval: two years
 PENDING_MAX = 1 << 12  # trades of one instrument whose recovery is waited for
 
@@ -119,7 +119,7 @@ def make_flow(
         sample: ns between samples; divides `every`.
         recovery: ns after a trade at which what it took is looked for.
         levels, bps: As `measures.measure` takes them.
-        start: Intervals that begin earlier give no row.
+        start: Intervals that begin earlier give no row; 0 to TIME_MAX.
 
     Raises:
         UsageError: One is out of its bounds.
@@ -130,10 +130,12 @@ def make_flow(
         raise UsageError(f"samples of {sample} ns do not fill an interval of {every}", hint="divide it evenly")
     if levels < 1 or not 0 <= bps <= BPS_MAX:
         raise UsageError(f"a depth of {levels} levels and {bps} basis points", hint=f"1 or more, 0 to {BPS_MAX}")
+    if not 0 <= start <= TIME_MAX:
+        raise UsageError(f"rows from {start} ns on", hint=f"0 to {TIME_MAX}")
     state = np.zeros((slots, STATE_COLUMNS), np.int64)
     state[:, [BEGIN, DUE, TOP, TOP + 2, MID, RETURN_MID, SAMPLE_MID, LAST_PRICE]] = UNDEFINED
     state[:, RETOLD] = 1
-    terms = np.array([every, sample, recovery, levels, bps, start, -TIME_MAX], np.int64)
+    terms = np.array([every, sample, recovery, levels, bps, start, 0], np.int64)
     return Flow(
         state=state,
         sums=np.zeros((slots, SUMS), np.int64),
@@ -260,6 +262,15 @@ def close_interval(books: State, flow: State, slot: Int, end: Int, out: State, r
 
 
 @kernel()
+def pass_over(state: Array, pending: Array, until: Int, every: Int) -> Int:
+    """Where an interval of which nobody wants a row ends: with the last of those like it, up to a moment, in which no
+    trade is waited for. However long it was quiet, they are one step."""
+    if state[WAITING] != 0:
+        until = min(until, pending[state[WAIT_HEAD], WAIT_UNTIL] - 1)
+    return state[BEGIN] + every * max(1, (until - state[BEGIN]) // every)
+
+
+@kernel()
 def settle(books: State, flow: State, slot: Int, now: Int, out: State, rows: Int) -> Int:
     """Do all that is due for an instrument up to a moment, in the order of time; return how many rows are written.
 
@@ -276,6 +287,10 @@ def settle(books: State, flow: State, slot: Int, now: Int, out: State, rows: Int
         elif rows == out.exact.shape[0]:
             return rows
         else:
+            if state[BEGIN] < flow.terms[FROM]:
+                edge = pass_over(state, pending, min(now, flow.terms[FROM]), every)
+                if state[SAMPLE_AT] <= edge:
+                    sample_mid(state, flow.sums[slot], flow.reals[slot], edge, sample)
             rows = close_interval(books, flow, slot, edge, out, rows)
         state[DUE] = next_due(state, pending, every)
     return rows

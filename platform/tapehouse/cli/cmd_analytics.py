@@ -93,13 +93,14 @@ def analytics(
     json
         One line of JSON: a list of objects.
     """
-    from tapehouse.app.analytics import fold
+    from tapehouse.app.analytics import check_asked, fold
     from tapehouse.app.plot import check_picture
-    from tapehouse.cli.output import Bar, run_async
+    from tapehouse.cli.output import Bar, compile_kernels, run_async
     from tapehouse.cli.tables import check_outputs, put_table
     from tapehouse.core.units import parse_time_ns
     from tapehouse.query.analytics import AnalyticsBuilder, AnalyticsOptions
 
+    check_asked(tape, source, files)
     check_outputs(json=json, csv=csv, parquet=parquet)
     if plot is not None:
         check_picture(plot)
@@ -115,6 +116,7 @@ def analytics(
         ladders=plot is not None,
     )
     builder = AnalyticsBuilder(options)
+    compile_kernels(quiet=json)
     with Bar(f"analytics {tape or source or ''}", None, quiet=json) as bar:
         run_async(
             fold(

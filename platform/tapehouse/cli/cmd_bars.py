@@ -80,16 +80,18 @@ def bars(
     json
         One line of JSON: a list of objects.
     """
-    from tapehouse.app.analytics import fold
-    from tapehouse.cli.output import Bar, run_async
+    from tapehouse.app.analytics import check_asked, fold
+    from tapehouse.cli.output import Bar, compile_kernels, run_async
     from tapehouse.cli.tables import check_outputs, put_table
     from tapehouse.core.units import parse_time_ns
     from tapehouse.query.bars import BarsBuilder, BarsOptions
 
+    check_asked(tape, source, files)
     check_outputs(json=json, csv=csv, parquet=parquet)
     start = None if from_time is None else parse_time_ns(from_time)
     end = None if to_time is None else parse_time_ns(to_time)
     builder = BarsBuilder(BarsOptions(by=by, size=size, symbol=instrument, start=start, end=end))
+    compile_kernels(quiet=json)
     with Bar(f"bars {tape or source or ''}", None, quiet=json) as bar:
         run_async(
             fold(

@@ -66,7 +66,7 @@ class AnalyticsOptions(Span):
             recovery=every if self.recovery is None else parse_span_ns(self.recovery),
             levels=self.levels,
             bps=self.bps,
-            start=-flow.TIME_MAX if self.start is None else self.start,
+            start=0 if self.start is None else self.start,
         )
 
 

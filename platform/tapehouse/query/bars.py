@@ -93,7 +93,7 @@ class BarsBuilder:
         self._options = options
         options.check()
         self._bars = bars.make_bars(SLOTS_MAX)
-        self._now = -flow.TIME_MAX
+        self._now = 0
         self._out = np.zeros((ROWS_AT_ONCE, bars.BAR_COLUMNS), np.int64)
         self._written = 0
         self._parts: list[Ints] = []

@@ -18,7 +18,8 @@ from tapehouse.book import Books, apply_cells, bars, flow, measures
 from tapehouse.core.check import check
 from tapehouse.core.units import NS_PER_SECOND
 
-EVERY, SAMPLE = NS_PER_SECOND, NS_PER_SECOND // 10
+EVERY = NS_PER_SECOND
+SAMPLES = 10  # of an interval
 LEVELS, BPS = 5, 10
 ROWS = 200_000  # of one second: more than a day of trading has
 
@@ -27,7 +28,7 @@ def run(options: Options) -> Iterator[Measure]:
     """All rows, a data set at a time."""
     for material in options.materials:
         if material.feed is None:
-            yield not_measured("books, flows and measures", "ns", material.missing, data=material.name)
+            yield not_measured("books and flows", "ns", material.missing, data=material.name)
             continue
         options.on_step(f"{material.name}: the busiest instrument")
         yield from _folded(options, derive(material))
@@ -41,8 +42,8 @@ def _folded(options: Options, records: Flow) -> Iterator[Measure]:
     bar_rows = np.zeros((n + 2, bars.BAR_COLUMNS), np.int64)
     found: dict[str, int] = {}
 
-    def flows(books: Books) -> None:
-        state = flow.make_flow(1, every=EVERY, sample=SAMPLE, recovery=EVERY, levels=LEVELS, bps=BPS)
+    def flows(books: Books, every: int) -> None:
+        state = flow.make_flow(1, every=every, sample=every // SAMPLES, recovery=every, levels=LEVELS, bps=BPS)
         reached, rows, why = flow.fold_flow(books, SLOTS, state, records.by_order, 0, out, 0)
         check(reached == n and why == flow.DONE, f"the fold stopped at {reached}", subject=records.name)
         found["rows"] = int(rows)
@@ -56,7 +57,8 @@ def _folded(options: Options, records: Flow) -> Iterator[Measure]:
         found["bars"] = int(bars.fold_bars(SLOTS, state, records.by_order, 0, 0, bar_rows, 0)[2])
 
     subjects: list[tuple[str, Callable[[Books], None], str]] = [
-        ("books, flows and measures", flows, "{n:,} records into {rows:,} rows of 1 s, a sample each 100 ms"),
+        ("books and flows, a row a minute", partial(flows, every=60 * EVERY), "{n:,} records into {rows:,} rows"),
+        ("books and flows, a row a second", partial(flows, every=EVERY), "{n:,} records into {rows:,} rows"),
         ("books and measures after every record", each, "{n:,} records; 5 levels, 10 basis points"),
         ("bars of a minute", trades, "{n:,} records into {bars:,} bars, no book"),
     ]
