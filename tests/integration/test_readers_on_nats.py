@@ -23,9 +23,10 @@ from tapehouse.client import AsyncClient, connect
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
 from tapehouse.log import FrameWriter, MemorySnapshots
+from tapehouse.market import Cause, Confidence, gap_record
 from tapehouse.strategies.maker import maker
 from tests.support.clusters import unique
-from tests.support.desk_day import make_day, split
+from tests.support.desk_day import START, make_day, split
 
 
 @dataclass(slots=True)
@@ -191,6 +192,41 @@ async def test_the_command_sql(recorded: Recorded, capsys: pytest.CaptureFixture
     for wrong, expected in (("SELECT nope FROM trades", 2), ("SELECT CAST('x' AS INT)", 4)):
         code, said, noted = await recorded.command_line(capsys, "sql", wrong)
         assert (code, said, noted.count("\n")) == (expected, "", 1)
+
+
+async def test_the_command_gaps(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = await recorded.command_line(capsys, "gaps", "--check")
+    assert (code, said.startswith("0 spans of missing data in ")) == (0, True)
+    now = START + 3600 * 10**9
+    told = [
+        (Cause.SEQUENCE, Confidence.SUSPECT, 1, 3),
+        (Cause.SNAPSHOT, Confidence.GOOD, 1, 0),
+        (Cause.STALE, Confidence.SUSPECT, 2, 0),
+    ]
+    writer = await FrameWriter.open(await recorded.platform.tape(recorded.name), writer=2)
+    for at, (cause, worth, instrument, missing) in enumerate(told):
+        ns = now + at * 1_500_000_000
+        await writer.append(gap_record(cause, worth, ts_recv=ns, instrument=instrument, source=1, missing=missing))
+    code, said, _ = await recorded.command_line(capsys, "gaps")
+    assert code == 0
+    first, second = (line.split() for line in said.splitlines() if "2026-01-05T15:30" in line)
+    assert (first[0], first[-5:]) == ("AAPL", ["1.500", "s", "sequence", "3", "snapshot"])
+    assert (second[0], second[-2:]) == ("BTC-USD.P", ["open", "stale"])
+    code, said, _ = await recorded.command_line(capsys, "gaps", "--check", "--json")
+    rows = json.loads(said)
+    assert (code, [row["causes"] for row in rows]) == (1, [["sequence"], ["stale"]])
+    assert rows[0]["duration_ns"] == rows[0]["end_ns"] - rows[0]["begin_ns"] == 1_500_000_000
+    code, said, _ = await recorded.command_line(capsys, "gaps", "--check", "--json", "--instrument", "AAPL")
+    assert (code, json.loads(said)) == (0, rows[:1])
+    code, said, _ = await recorded.command_line(capsys, "gaps", "--open", "--json")
+    assert (code, json.loads(said)) == (0, rows[1:])
+    code, said, noted = await recorded.command_line(capsys, "gaps", "--instrument", "NOPE")
+    assert (code, said, noted.count("\n")) == (3, "", 1)
+    query = "SELECT symbol, causes, missing, recovered_by, open FROM gaps ORDER BY ordinal"
+    code, said, _ = await recorded.command_line(capsys, "sql", query, "--json")
+    assert [tuple(row.values()) for row in json.loads(said)] == [
+        ("AAPL", "sequence", 3, "snapshot", False), ("BTC-USD.P", "stale", 0, None, True),
+    ]  # fmt: skip
 
 
 async def test_the_command_send(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:

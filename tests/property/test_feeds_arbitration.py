@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +67,7 @@ def packets(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     cuts = sorted(draw(st.sets(st.integers(2, total), max_size=12))) if total > 1 else []
     edges = [1, *cuts, total + 1]
     plan = []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         copies = draw(st.sampled_from([1, 1, 1, 0, 2]))
         plan += [(draw(st.integers(0, 6)), begin, end - begin)] * copies
     moved = sorted(enumerate(plan), key=lambda item: (item[0] + item[1][0], item[0]))

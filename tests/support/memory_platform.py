@@ -10,6 +10,7 @@ from tapehouse.app.live import Logs, serve
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import MissingError
 from tapehouse.log import Extent, Log, MemoryLog, MemorySnapshots, SnapshotStore
+from tapehouse.log.snaps import MemorySnaps, Snaps
 from tapehouse.strategies.maker import maker
 from tests.support.desk_day import make_day
 
@@ -23,6 +24,7 @@ class MemoryPlatform:
         self._name = name
         self.logs = {"tape": tape, "events": events, "commands": MemoryLog(f"CMDS_{name}")}
         self.store = MemorySnapshots()
+        self.small: MemorySnaps | None = None
 
     async def tape(self, name: str) -> Log:
         return self._log("tape", name)
@@ -35,6 +37,9 @@ class MemoryPlatform:
 
     def timings(self, name: str, extent: Extent) -> None:
         return None
+
+    async def snaps(self) -> Snaps | None:
+        return self.small
 
     async def snapshots(self, name: str) -> SnapshotStore:
         return self.store

@@ -31,6 +31,7 @@ from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets
 from tapehouse.engine.journal import Journal, JournalView, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
+from tapehouse.log.writer import OUTAGE_ATTEMPTS_MAX
 from tapehouse.market import Cause, Cells, Confidence, empty_cells, gap_record
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
 
@@ -179,6 +180,7 @@ async def ahead_desk(
         Engine(strategy, guard=guard), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots
     )
     await gated.open()
+    gated.writer.attempts_max = OUTAGE_ATTEMPTS_MAX  # EVENTS may wait for as long as the spill of the journal does.
     await gated.run()
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"
@@ -302,6 +304,9 @@ def _lost_feeds(attached: dict[str, FeedKey], feeds: list[FeedRing], now: int) -
 
 
 async def _cancel_quietly(tasks: list[asyncio.Task[None]]) -> None:
-    """End tasks whose failures somebody has heard of already."""
+    """End tasks whose failures somebody has heard of already; one that failed beside the first is not told again."""
     with suppress(Exception):
         await cancel_all(tasks)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()

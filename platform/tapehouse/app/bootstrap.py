@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,19 @@ from pathlib import Path
 
 from tapehouse.app.code import code_hash
 from tapehouse.app.snapshots import FileSnapshots
-from tapehouse.bus import Bus, JetStreamLog, StreamAdmin, StreamSpec, cmds_spec, connect, events_spec, tape_spec
+from tapehouse.bus import (
+    Bus,
+    JetStreamLog,
+    StreamAdmin,
+    StreamSpec,
+    cmds_spec,
+    connect,
+    events_spec,
+    snaps_spec,
+    tape_spec,
+)
+from tapehouse.bus.connection import RECONNECT_TOTAL_S
+from tapehouse.bus.snaps import JetStreamSnaps
 from tapehouse.core.errors import BusUnavailableError, MissingError, UsageError
 from tapehouse.log import Extent
 
@@ -66,6 +79,19 @@ class Platform:
         """The logs of one tape and its desk."""
         return tape_spec(name), events_spec(name), cmds_spec(name)
 
+    async def snaps(self) -> JetStreamSnaps | None:
+        """SNAPS, the small snapshots of all tapes; None where it is not there."""
+        try:
+            await self._open(snaps_spec(), False)
+        except MissingError:
+            return None
+        return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def make_snaps(self) -> JetStreamSnaps:
+        """SNAPS, made where it is not there."""
+        await self._open(snaps_spec(), True)
+        return JetStreamSnaps(self.bus, snaps_spec().name)
+
     async def _open(self, spec: StreamSpec, create: bool) -> JetStreamLog:
         if create:
             return await self.admin.ensure(spec)
@@ -89,8 +115,13 @@ class Platform:
 
 
 @asynccontextmanager
-async def open_platform(nats: str | None = None, *, home: Path | None = None) -> AsyncIterator[Platform]:
+async def open_platform(
+    nats: str | None = None, *, home: Path | None = None, patient: bool = False
+) -> AsyncIterator[Platform]:
     """Connect to `nats`, else to what the environment, a NATS context or the embedded cluster says.
+
+    Args:
+        patient: A connection that stood once is never given up.
 
     Raises:
         BusUnavailableError: Nobody answers there.
@@ -99,7 +130,8 @@ async def open_platform(nats: str | None = None, *, home: Path | None = None) ->
     """
     if nats is not None and not nats.strip():
         raise UsageError("an empty broker URL", hint="such as nats://127.0.0.1:4222, or leave it out")
-    bus = await connect(nats, directory=home_directory(home) / "cluster")
+    reconnect_s = math.inf if patient else RECONNECT_TOTAL_S
+    bus = await connect(nats, directory=home_directory(home) / "cluster", reconnect_s=reconnect_s)
     try:
         if not bus.shows_jetstream:
             await _require_jetstream(bus)

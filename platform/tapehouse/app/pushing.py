@@ -65,7 +65,7 @@ async def push(
     pushed = 0
     with Ring.produce(name, cells=cells, policy=policy, directory=directory) as ring:
         for instrument in sorted(feed.instruments, key=lambda declared: declared.underlying != 0):
-            await _append(ring, instrument.definition(ts_recv=clock.time_ns()), clock)
+            await append(ring, instrument.definition(ts_recv=clock.time_ns()), clock)
         async for batch in batches_of(feed):
             if speed is not None and pacer is None:
                 pacer = Pacer(clock, speed, start_time=int(batch["ts_recv"][0]))
@@ -76,7 +76,7 @@ async def push(
                 if stamp:
                     piece = piece.copy()
                     piece["ts_recv"][piece["cells"] > 0] = clock.time_ns()
-                await _append(ring, piece, clock)
+                await append(ring, piece, clock)
                 at = end
                 pushed += len(piece)
                 if on_progress:
@@ -102,7 +102,7 @@ async def _due(pacer: Pacer, batch: Cells, at: int) -> int:
     return int(following[0]) if len(following) else len(batch)
 
 
-async def _append(ring: RingProducer, cells: Cells, clock: Clock) -> None:
+async def append(ring: RingProducer, cells: Cells, clock: Clock) -> None:
     """Append, for as long as a desk takes to make room; for one that has gone another may come."""
     at = 0
     deadline: int | None = None

@@ -71,6 +71,7 @@ async def replay_tape(
     strategy: str,
     parameters: str | None = None,
     guard: bool = True,
+    exclude_gaps: bool = False,
     store: str | None = None,
     plot: Path | None = None,
     nats: str | None = None,
@@ -79,11 +80,14 @@ async def replay_tape(
 ) -> ReplayResult:
     """Replay a whole tape.
 
+    Args:
+        exclude_gaps: Do not call the strategy for an instrument while its book is not good.
+
     Raises:
         MissingError: There is no such tape or backup.
         StrategyError: The strategy broke its contract.
     """
-    engine = Engine(load_strategy(strategy, parameters), guard=guard)
+    engine = Engine(load_strategy(strategy, parameters), guard=guard, exclude_gaps=exclude_gaps)
     outputs: list[Cells] = []
     watch = PoolWatch()
 

@@ -1,4 +1,4 @@
-"""One tape served: its desk, its projections, and the service that answers reads of them."""
+"""One tape served: its desk, its projections, the service that answers reads of them, and the keeper of its books."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
+from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
@@ -18,6 +19,11 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
+from tapehouse.core.errors import TransientError
+from tapehouse.log import Log, PatientLog
+from tapehouse.log.snaps import Snaps
+
+KEEP_AGAIN_S = 5.0  # between two tries to reach SNAPS
 
 
 async def serve_tape(
@@ -39,24 +45,29 @@ async def serve_tape(
         GapError, DecodeError, IntegrityError: A log is damaged; the sequence is named.
     """
     loaded = load_strategy(strategy, parameters)
-    async with open_platform(nats, home=home) as platform:
-        logs = Logs(
-            tape=await platform.tape(tape, create=True),
-            events=await platform.events(tape, create=True),
-            commands=await platform.commands(tape, create=True),
-        )
+    ahead = mode == "ahead"  # It goes on without brokers, so what runs beside it waits for them.
+    async with open_platform(nats, home=home, patient=ahead) as platform:
+        made: list[Log] = [
+            await platform.tape(tape, create=True),
+            await platform.events(tape, create=True),
+            await platform.commands(tape, create=True),
+        ]
+        opened = [PatientLog(log) for log in made] if ahead else made
+        logs = Logs(tape=opened[0], events=opened[1], commands=opened[2])
         snapshots = await platform.snapshots(tape)
         projector = Projector(logs.tape, logs.events, snapshots)
         await projector.open()
-        projecting = asyncio.create_task(projector.run(follow=True))
+        beside = [asyncio.create_task(projector.run(follow=True))]
         service: ServiceHost | None = None
         try:
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
+            snaps = await platform.make_snaps()
+            beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
-            if mode == "gated":
+            if not ahead:
                 await finish_leftover(tape, logs.tape, sidecar, SystemClock(), directory=rings)
                 serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
             else:
@@ -64,11 +75,26 @@ async def serve_tape(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
                     options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
                 )  # fmt: skip
-            await first_failure(asyncio.create_task(serving), [projecting])
+            await first_failure(asyncio.create_task(serving), beside)
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
             raise
         finally:
-            await cancel_all([projecting])
+            await cancel_all(beside)
             if service is not None:
                 await service.stop()
+
+
+async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
+    """Write the tape's books into SNAPS until cancelled.
+
+    Args:
+        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+    """
+    while True:
+        try:
+            await BookKeeper(tape, snaps).run(follow=True)
+        except TransientError:
+            if not patient:
+                raise
+        await asyncio.sleep(KEEP_AGAIN_S)

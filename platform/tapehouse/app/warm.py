@@ -99,13 +99,16 @@ async def _engine() -> None:
 
 
 async def _readers() -> None:
+    from tapehouse.app.book_keeper import BookKeeper
     from tapehouse.app.live import Logs, record
     from tapehouse.app.projector import Projector
     from tapehouse.core import SystemClock
     from tapehouse.feeds import GeneratedDay, check_lobster, open_feed
     from tapehouse.log import MemoryLog, MemorySnapshots
+    from tapehouse.log.snaps import MemorySnaps
     from tapehouse.query.analytics import AnalyticsOptions, read_analytics
     from tapehouse.query.bars import BarsOptions, read_bars
+    from tapehouse.query.books import read_book_at
 
     logs = Logs(tape=MemoryLog("TAPE_warm"), events=MemoryLog("EVENTS_warm"))
     await record(GeneratedDay(cells=CELLS), logs, strategy=None, clock=SystemClock())
@@ -115,6 +118,11 @@ async def _readers() -> None:
     await projector.open()
     await projector.run()
     projector.save()
+    snaps = MemorySnaps()
+    for _ in range(2):  # The second reads what the first stored.
+        await BookKeeper(logs.tape, snaps, cells_every=CELLS // 4).run()
+    for store in (snaps, None):
+        await read_book_at(logs.tape, store, "ALFA")
     with tempfile.TemporaryDirectory(prefix="tapehouse-warm-") as scratch:
         pair = [Path(scratch, f"WARM_2012-06-21_34200000_57600000_{role}_1.csv") for role in ("message", "orderbook")]
         for path, text in zip(pair, LOBSTER_ROWS, strict=True):

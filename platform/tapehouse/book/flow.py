@@ -19,7 +19,7 @@ from tapehouse.book.kernels import AHEAD, apply_record, expect
 from tapehouse.book.layout import ASK, BID, CONFIDENCE, Ints
 from tapehouse.book.measures import BPS_MAX, MEASURES, RATIOS, add_capped, measure
 from tapehouse.book.queues import clear
-from tapehouse.book.standing import set_confidence
+from tapehouse.book.standing import set_confidence, told_confidence
 from tapehouse.book.trades import BUY, SELL, UNSIGNED, counts_as_trade, is_trade, tick_of, trade_sign
 from tapehouse.book.view import best_price, best_size, ladder, level_size
 from tapehouse.book.wide import add, multiply
@@ -28,7 +28,6 @@ from tapehouse.core.errors import UsageError
 from tapehouse.core.kernel import Array, Float, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.market import Action, Flag, Kind
-from tapehouse.market.gap import told_confidence
 
 TIME_MAX = 1 << 62  # of a moment, which begin at 0; a later one moves nothing
 EVERY_MAX = 1 << 56  # ns of an interval: two years

@@ -211,6 +211,7 @@ async def connect(
     directory: Path | None = None,
     name: str = "tapehouse",
     timeout_s: float = CONNECT_TIMEOUT_S,
+    reconnect_s: float = RECONNECT_TOTAL_S,
     metrics: Metrics | None = None,
 ) -> Bus:
     """Connect to the broker.
@@ -220,6 +221,7 @@ async def connect(
         context: A NATS context by name.
         directory: Where to look for an embedded cluster.
         name: What the server shows this connection as.
+        reconnect_s: For how long a connection that was lost is tried again; infinity for as long as it takes.
 
     Raises:
         BusUnavailableError: Nobody answers there.
@@ -228,7 +230,7 @@ async def connect(
     target = resolve_target(urls, context=context, directory=directory)
     client = Client()
     bus = Bus(target, client, metrics or Metrics())
-    attempts = math.ceil(RECONNECT_TOTAL_S / RECONNECT_WAIT_S)
+    attempts = -1 if math.isinf(reconnect_s) else math.ceil(reconnect_s / RECONNECT_WAIT_S)
     try:
         async with asyncio.timeout(timeout_s):
             await client.connect(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tapehouse.feeds import SourceOptions
+    from tapehouse.feeds import Feed, SourceOptions
 
 
 def list_formats(*, json: bool = False) -> int:
@@ -126,6 +126,18 @@ def source_options(
     return SourceOptions(day=day, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
 
 
+def watched(feed: Feed, *, crossed_after: str | None, stale_after: str | None) -> Feed:
+    """A feed as it is, or watched for what the user asked; raises UsageError for a time that is none."""
+    if crossed_after is None and stale_after is None:
+        return feed
+    from tapehouse.app.watching import WatchedFeed
+    from tapehouse.cli.output import read_duration
+
+    crossed_ns = None if crossed_after is None else read_duration(crossed_after, "--crossed-after")
+    stale_ns = None if stale_after is None else read_duration(stale_after, "--stale-after")
+    return WatchedFeed(feed, crossed_after_ns=crossed_ns, stale_after_ns=stale_ns)
+
+
 def push(
     format: str,
     *source: Path,
@@ -141,6 +153,8 @@ def push(
     venue: str | None = None,
     mapping: Path | None = None,
     instruments: Path | None = None,
+    crossed_after: str | None = None,
+    stale_after: str | None = None,
     json: bool = False,
 ) -> int:
     """Push a source into a shared-memory ring, as a feed handler does; a desk in `ahead` mode takes it from there.
@@ -183,6 +197,10 @@ def push(
         TOML that says what the columns of a CSV or Parquet file mean.
     instruments
         TOML that defines instruments.
+    crossed_after
+        Say in a GAP record that a book is suspect where it stays crossed for longer, such as `1s` of feed time.
+    stale_after
+        The same where an instrument that spoke is silent for longer while others speak, such as `60s`.
     json
         One line of JSON.
     """
@@ -191,7 +209,7 @@ def push(
     from tapehouse.cli.output import Bar, console, print_json, run_async
     from tapehouse.core import SystemClock
     from tapehouse.core.ids import check_name
-    from tapehouse.feeds import Feed, GeneratedDay, open_feed
+    from tapehouse.feeds import GeneratedDay, open_feed
     from tapehouse.replay.pacing import parse_speed
     from tapehouse.ring import Policy
 
@@ -201,6 +219,7 @@ def push(
     options = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
     opened = open_feed(format, list(source), options)
     feed: Feed = GeneratedDay(seed=seed, cells=cells) if format == "generated" else opened
+    feed = watched(feed, crossed_after=crossed_after, stale_after=stale_after)
     with Bar(f"push {feed.name}", feed.cells_estimate, quiet=json) as bar:
         report = run_async(
             push_feed(

@@ -22,6 +22,8 @@ def record(
     venue: str | None = None,
     mapping: Path | None = None,
     instruments: Path | None = None,
+    crossed_after: str | None = None,
+    stale_after: str | None = None,
     nats: str | None = None,
     home: Path | None = None,
     json: bool = False,
@@ -72,6 +74,10 @@ def record(
         TOML that says what the columns of a CSV or Parquet file mean.
     instruments
         TOML that defines instruments.
+    crossed_after
+        Say in a GAP record that a book is suspect where it stays crossed for longer, such as `1s` of feed time.
+    stale_after
+        The same where an instrument that spoke is silent for longer while others speak, such as `60s`.
     nats
         The broker; else what the environment or the embedded cluster says.
     home
@@ -81,7 +87,7 @@ def record(
     """
     from tapehouse.app.recording import record_source
     from tapehouse.app.strategies import load_strategy
-    from tapehouse.cli.cmd_feeds import source_options
+    from tapehouse.cli.cmd_feeds import source_options, watched
     from tapehouse.cli.output import Bar, compile_kernels, console, print_json, run_async
     from tapehouse.core.ids import check_name
     from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
@@ -93,6 +99,7 @@ def record(
         feed = GeneratedDay(seed=seed, cells=cells, options=options)
     else:
         feed = SeededChain(opened, seed=seed) if options else opened
+    feed = watched(feed, crossed_after=crossed_after, stale_after=stale_after)
     chosen = None if strategy in (None, "none") else strategy
     if chosen is not None:
         load_strategy(chosen, parameters)  # What is wrong is told before anything takes its time.

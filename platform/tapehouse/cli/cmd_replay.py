@@ -13,6 +13,7 @@ def replay(
     strategy: str = "maker",
     parameters: str | None = None,
     guard: bool = True,
+    exclude_gaps: bool = False,
     store: str | None = None,
     plot: Path | None = None,
     nats: str | None = None,
@@ -26,6 +27,8 @@ def replay(
         tapehouse replay --tape amzn --speed max
 
         tapehouse replay --tape amzn --speed 10x --paced-seconds 60
+
+        tapehouse replay --tape main --exclude-gaps
 
         tapehouse replay --tape amzn --store s3://backups/desk --plot amzn.png
 
@@ -43,6 +46,10 @@ def replay(
         A JSON object of the strategy's parameters.
     guard
         Stop a Python strategy that reads the clock or randomness.
+    exclude_gaps
+        Do not call the strategy for an instrument while its book is suspect or told anew (`tapehouse gaps`). Records
+        still change the book and fill open orders, which are left alone; the first event after the gap is shown. The
+        decisions are others, and so are the digests.
     store
         Read the tape from the newest backup in this store instead of the broker.
     plot
@@ -76,6 +83,7 @@ def replay(
                 strategy=strategy,
                 parameters=parameters,
                 guard=guard,
+                exclude_gaps=exclude_gaps,
                 store=store,
                 plot=plot,
                 nats=nats,
@@ -87,6 +95,7 @@ def replay(
     found = {
         "tape": tape,
         "strategy": strategy,
+        "exclude_gaps": exclude_gaps,
         "cells": report.cells,
         "decisions": report.digests.decisions,
         "seconds": round(report.seconds, 6),

@@ -22,13 +22,21 @@ def sql(
     json: bool = False,
     nats: str | None = None,
 ) -> int:
-    """Ask DuckDB about a tape: events, orders, fills, positions, trades, quotes, prices, surface, bbo, commands, tape.
+    """Ask DuckDB about a tape: events, orders, fills, positions, trades, quotes, prices, surface, bbo, commands, tape,
+    instruments, wide_ids, gaps.
 
     Only the tables that the query mentions are built. Numbers of price, size and money are doubles, with the exact
     integer beside them as `<name>_fixed`; `ts` is engine time, `ts_ns` its nanoseconds. `SELECT * FROM tables` lists
     the tables, `DESCRIBE trades` the columns of one.
 
+    Where market data was missing, `trades`, `bbo`, `quotes`, `option_quotes` and `tape` say so in `confidence` (`good`,
+    `suspect`, `rebuilding`), and `gaps` has a row for each span: `WHERE confidence = 'good'` excludes them.
+
     Examples:
+
+        tapehouse sql "SELECT symbol, avg(price) FROM trades WHERE confidence = 'good' GROUP BY symbol"
+
+        tapehouse sql "SELECT ts, end_ts, symbol, causes, missing FROM gaps ORDER BY ordinal" --tape amzn
 
         tapehouse sql "SELECT symbol, count(*), sum(size) FROM trades GROUP BY symbol ORDER BY symbol" --tape amzn
 

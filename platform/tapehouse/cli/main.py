@@ -32,12 +32,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "host": ("cmd_host:host", "Run sequencer, engine and projections of one tape until stopped."),
     "record": ("cmd_record:record", "Put a market-data file onto a tape of its own, the strategy beside it."),
     "drain": ("cmd_drain:drain", "The sidecar alone: a journal to its tape, or any process's ring to files."),
+    "gaps": ("cmd_gaps:gaps", "Spans of missing market data: when, why, how much, and how it was made good."),
     "feeds list": ("cmd_feeds:list_formats", "The formats that can be recorded."),
     "feeds check": ("cmd_feeds:check", "Parse a file and hold it against the truth that it carries."),
     "feeds push": ("cmd_feeds:push", "Push a source into a shared-memory ring, as a feed handler does."),
+    "feeds serve": ("cmd_serve_feed:serve", "Serve a recording as the venue's live feed, with faults."),
+    "feeds live": ("cmd_feeds_live:live", "Record a venue live into a ring: websocket, or ITCH over UDP."),
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
+    "book": ("cmd_book:book", "An order book at any moment of a tape."),
+    "books build": ("cmd_book:build", "Write the snapshots that make a book at any moment quick."),
     "kv get": ("cmd_kv:get", "Read a projection: positions, orders, prices, surface."),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
     "analytics": ("cmd_analytics:analytics", "Measures of books and flows between them, a row an interval."),
@@ -51,7 +56,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("cmd_bench:bench", "Measure on this machine, beside goals and peers."),
 }
 GROUPS = {
-    "feeds": "Market-data formats: list, check, and push into a ring.",
+    "feeds": "Market data: list and check formats, push into a ring, record live, serve a recording.",
+    "books": "Snapshots of order books along a tape.",
     "kv": "Projections as keys and values.",
     "dr": "Disaster recovery: back up, restore, verify.",
 }

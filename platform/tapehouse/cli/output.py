@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
@@ -21,6 +22,7 @@ from tapehouse.core.units import NS_PER_SECOND
 
 T = TypeVar("T")
 SECONDS_MAX = 1e9  # some thirty years
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}  # in seconds
 _UNBROKEN = 24  # characters of a cell
 _NARROWEST = 140  # where the output is no terminal, tables need not fit one
 console = PipeConsole(width=None if sys.stdout.isatty() else _NARROWEST)
@@ -33,6 +35,14 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+def stop_signal() -> asyncio.Event:
+    """Of the running loop: set by Ctrl-C or SIGTERM, once or more often."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 def compile_kernels(*, quiet: bool = False) -> None:
@@ -50,6 +60,18 @@ def read_seconds(seconds: float, option: str) -> int:
     if not 0 <= seconds <= SECONDS_MAX:
         raise UsageError(f"{seconds:g} seconds", subject=option, hint=f"0 to {SECONDS_MAX:g}")
     return int(seconds * NS_PER_SECOND)
+
+
+def read_duration(text: str, option: str) -> int:
+    """A time such as `500ms`, `1s`, `2min` or `1h`, in ns; raises UsageError where it is none, or none that long."""
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        if text.endswith(unit):
+            try:
+                seconds = float(text.removesuffix(unit)) * _UNITS[unit]
+            except ValueError:
+                break
+            return read_seconds(seconds, option)
+    raise UsageError(f"{text!r} is no time", subject=option, hint="write it as 500ms, 1s, 2min or 1h")
 
 
 def print_json(value: Any) -> None:

@@ -16,9 +16,11 @@ from tapehouse.core import Clock, SystemClock, parse_time_ns
 from tapehouse.core.errors import MissingError
 from tapehouse.core.ids import check_name
 from tapehouse.log import Extent, Log, SnapshotStore
+from tapehouse.log.snaps import Snaps
 from tapehouse.query import QuerySession, Table, read_trades
 from tapehouse.query.analytics import AnalyticsOptions, read_analytics
 from tapehouse.query.bars import BarsOptions, By, read_bars
+from tapehouse.query.books import BookAt, Moment, read_book_at
 
 TIMEOUT_S = 10.0
 Time = str | int | datetime
@@ -46,6 +48,10 @@ class Platform(Protocol):
 
     def timings(self, name: str, extent: Extent) -> Path | None:
         """Where a desk in `ahead` mode keeps its stage timings."""
+        ...
+
+    async def snaps(self) -> Snaps | None:
+        """The small snapshots along all tapes; None where there are none."""
         ...
 
     async def snapshots(self, name: str) -> SnapshotStore:
@@ -196,6 +202,40 @@ class AsyncClient:
         """
         chosen = BarsOptions(symbol=symbol, by=by, size=size, start=_time(start), end=_time(end))
         return await read_bars(await self._platform.tape(tape), chosen)
+
+    async def book(
+        self,
+        symbol: str,
+        *,
+        at: Time | None = None,
+        at_ordinal: int | None = None,
+        depth: int | None = 10,
+        tape: str = "main",
+    ) -> Table:
+        """An instrument's order book: a row a level, best first, the bids and then the asks; see `read_book`.
+
+        Args:
+            depth: Levels of each side; None for all.
+        """
+        return (await self.read_book(symbol, at=at, at_ordinal=at_ordinal, tape=tape)).table(depth)
+
+    async def read_book(
+        self, symbol: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main"
+    ) -> BookAt:
+        """An instrument's whole order book, its position on the tape, and how it was found.
+
+        Args:
+            symbol: The venue's spelling; SYMBOL@ID where several instruments have it.
+            at: ISO 8601 with a zone, integer ns or an aware datetime: after the last record with an engine time at or
+                before it; the end of the tape by default.
+            at_ordinal: Instead: after the record that holds this cell.
+
+        Raises:
+            MissingError: The tape has no such instrument by then (the nearest are named), or begins later.
+            UsageError: The tape has not come to that cell.
+        """
+        moment = Moment(time=None if at is None else parse_time_ns(at), ordinal=at_ordinal)
+        return await read_book_at(await self._platform.tape(tape), await self._platform.snaps(), symbol, moment=moment)
 
     async def kv(self, key: str, *, tape: str = "main") -> Any:
         """A projection's value under a key such as `positions/strategy/AAPL`; below a prefix that ends with `/`, all.

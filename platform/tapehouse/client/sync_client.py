@@ -5,6 +5,7 @@ from tapehouse.client import connect
 with connect() as desk:
     desk.send("order.submit", {"instrument": "AAPL", "side": "buy", "price": "185", "size": 100})
     desk.trades("AAPL", start="2026-01-05T14:30:00Z")
+    desk.book("AAPL", at="2026-01-05T15:00:00Z", depth=5)
     desk.kv("positions/manual/AAPL")
 """
 
@@ -22,6 +23,7 @@ from tapehouse.client.commands import Outcome
 from tapehouse.core.errors import UsageError
 from tapehouse.query import Table
 from tapehouse.query.bars import By
+from tapehouse.query.books import BookAt
 
 CLOSE_TIMEOUT_S = 10.0
 T = TypeVar("T")
@@ -117,6 +119,24 @@ class Client:
     ) -> Table:
         """Bars of trades by time, tick count, volume or money; see `AsyncClient.bars`."""
         return self._loop.run(self._client.bars(symbol, by=by, size=size, start=start, end=end, tape=tape))
+
+    def book(
+        self,
+        symbol: str,
+        *,
+        at: Time | None = None,
+        at_ordinal: int | None = None,
+        depth: int | None = 10,
+        tape: str = "main",
+    ) -> Table:
+        """An order book at any moment, a row a level; see `AsyncClient.book`."""
+        return self._loop.run(self._client.book(symbol, at=at, at_ordinal=at_ordinal, depth=depth, tape=tape))
+
+    def read_book(
+        self, symbol: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main"
+    ) -> BookAt:
+        """The whole book and how it was found; see `AsyncClient.read_book`."""
+        return self._loop.run(self._client.read_book(symbol, at=at, at_ordinal=at_ordinal, tape=tape))
 
     def kv(self, key: str, *, tape: str = "main") -> Any:
         """A projection's value, or all below a prefix that ends with `/`; see `AsyncClient.kv`."""

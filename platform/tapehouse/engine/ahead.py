@@ -333,6 +333,35 @@ class AheadEngine:
     async def publish_ready(self) -> bool:
         """Publish what can be published now; whether the position moved."""
         through = self._base + min(self._words.committed, int(self._control[SENT]))
+        self._hold()
+        if through <= self._published:
+            return False
+        ready = self._held.take(through)
+        if len(ready):
+            await self._append(ready, through)
+        async with self._advanced:
+            self._published = through
+            self._advanced.notify_all()
+        self._measure()
+        return True
+
+    async def _append(self, ready: Cells, through: int) -> None:
+        """Append to EVENTS; in an outage that takes long, and what is decided meanwhile must not stop the loop."""
+        append = asyncio.create_task(self._events.append(ready, input_ordinal=through))
+        try:
+            while not append.done():
+                pause = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic_ns() + PUBLISH_PAUSE_NS))
+                await asyncio.wait({append, pause}, return_when=asyncio.FIRST_COMPLETED)
+                pause.cancel()
+                self._hold()
+        finally:
+            if not append.done():
+                append.cancel()
+                await asyncio.gather(append, return_exceptions=True)
+        append.result()
+
+    def _hold(self) -> None:
+        """Take up what was decided, to hold it until TAPE has acknowledged what led to it."""
         while self._held.cells < HELD_CELLS_MAX:
             cells = self._outlets.published.readable(DRAIN_CELLS)
             if not len(cells):
@@ -341,16 +370,6 @@ class AheadEngine:
             self._outlets.published.release(len(kept))
             self.engine.note(kept)
             self._held.add(kept)
-        if through <= self._published:
-            return False
-        ready = self._held.take(through)
-        if len(ready):
-            await self._events.append(ready, input_ordinal=through)
-        async with self._advanced:
-            self._published = through
-            self._advanced.notify_all()
-        self._measure()
-        return True
 
     async def until(self, ordinal: int) -> None:
         """Return when everything decided on the inputs before a TAPE ordinal is durable in EVENTS.

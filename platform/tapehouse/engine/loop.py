@@ -12,7 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import Status, apply_record, best_price, best_size, level_size, set_confidence, set_level
+from tapehouse.book import (
+    Status,
+    apply_record,
+    best_price,
+    best_size,
+    level_size,
+    set_confidence,
+    set_level,
+    told_confidence,
+)
 from tapehouse.book.layout import CONFIDENCE
 from tapehouse.book.layout import TICK as BOOK_TICK
 from tapehouse.core.kernel import Array, Int, State, kernel
@@ -73,7 +82,6 @@ from tapehouse.engine.strategy import (
     strategy_kernel,
 )
 from tapehouse.market import KIND_SKIPPED_FROM, Action, Confidence, Flag, Kind, Side
-from tapehouse.market.gap import told_confidence
 from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
 
 # Why the loop returned.

@@ -35,6 +35,7 @@ from tapehouse.market import (
     unpack_payload,
     whole_records,
 )
+from tapehouse.market.gap_spans import SEQUENCER_SOURCE
 
 ClockSource = Literal["wall", "history"]
 
@@ -48,7 +49,7 @@ class TapeWriter(Protocol):
     async def append(self, cells: Cells, *, input_ordinal: int = 0) -> int: ...
 
 
-FEED_SOURCE, DESK_SOURCE = 1, 2  # the `source` of a feed's cells, and of those that the sequencer adds
+FEED_SOURCE, DESK_SOURCE = 1, SEQUENCER_SOURCE  # the `source` of a feed's cells, and of those that the sequencer adds
 APPEND_CELLS = 65_536  # appended in one go: several frames, whose encoding overlaps their acknowledgements
 COMMANDS_QUEUED_MAX = 4096
 CLOCK_INTERVAL_NS = 100_000_000

@@ -218,9 +218,8 @@ class Arbiter:
         self.lost.add(self._next, end)
         self._lossy = True
         since, self._next = self._since, end
-        self._since = None
         self._advance(now)
-        if self._since is not None and self._next < self._told:
+        if self.hole() is not None:
             self._since = since  # another part of a hole that was told at the same time
 
     def take(self) -> list[Event]:

@@ -8,7 +8,7 @@ module is imported when it is first asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ class SourceOptions:
         venue: Where it trades, likewise.
         mapping: TOML that says what the columns of a CSV or Parquet file mean.
         instruments: TOML that defines instruments; what it says goes before what a file suggests.
+        checking: What comes out is thrown away, so what only a recording needs may be missing.
     """
 
     day: date | None = None
@@ -36,6 +37,7 @@ class SourceOptions:
     venue: str | None = None
     mapping: Path | None = None
     instruments: Path | None = None
+    checking: bool = False
 
 
 NO_OPTIONS = SourceOptions()
@@ -93,6 +95,31 @@ FORMATS: dict[str, Format] = {
             checked_by="its own order_book lines, the lives of its orders, its trades, and orders.csv",
         ),
         Format(
+            name="itch",
+            module="itch",
+            description="NASDAQ TotalView-ITCH 5.0: files of messages, and captures (pcap) of MoldUDP64",
+            extensions=(".itch", ".itch.gz", ".gz", ".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each message's length, stock and order; captures also by their packets' checksums",
+        ),
+        Format(
+            name="iex",
+            module="iex",
+            description="IEX DEEP 1.0 and TOPS: captures (pcap) of IEX-TP",
+            extensions=(".pcap", ".pcap.gz"),
+            files="one file",
+            checked_by="each packet's place against the one before, each message's type, levels and trades",
+        ),
+        Format(
+            name="pitch",
+            module="pitch",
+            description="Cboe (BATS) PITCH 1 as text: lines of fixed columns",
+            extensions=(".txt", ".pitch", ".gz"),
+            files="one file",
+            checked_by="each line's type and order; executed volumes also against an answer.txt beside the file",
+            needs=("day",),
+        ),
+        Format(
             name="tardis",
             module="tardis",
             description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
@@ -116,6 +143,54 @@ FORMATS: dict[str, Format] = {
             files="one file",
             checked_by="its rows as Python's own csv and decimals read them",
             needs=("mapping",),
+        ),
+        Format(
+            name="binance",
+            module="venue_binance",
+            description="raw captures of Binance's websocket, spot and futures: depth, book tickers, trades",
+            extensions=(),
+            files="one recording; snapshots by REST may lie in files of their own",
+            checked_by="update ids without a hole, and the book's best levels against every book ticker",
+        ),
+        Format(
+            name="okx",
+            module="venue_okx",
+            description="raw captures of OKX's websocket: books, trades, tickers",
+            extensions=(),
+            files="one recording",
+            checked_by="the venue's checksum of every book",
+        ),
+        Format(
+            name="bitget",
+            module="venue_bitget",
+            description="raw captures of Bitget's websocket: books, trades, tickers",
+            extensions=(),
+            files="one recording",
+            checked_by="the venue's checksum of every book",
+        ),
+        Format(
+            name="deribit",
+            module="venue_deribit",
+            description="raw captures of Deribit's websocket: books, tickers and trades of options and futures",
+            extensions=(),
+            files="one recording; lists of instruments may lie in files of their own",
+            checked_by="the chain of changes, tickers against books, and deltas by Black's formula",
+        ),
+        Format(
+            name="bybit",
+            module="venue_bybit",
+            description="raw captures of Bybit's websocket, and its archives: order books and trades",
+            extensions=(),
+            files="one recording",
+            checked_by="update ids without a hole",
+        ),
+        Format(
+            name="tape",
+            module="tape",
+            description="tapehouse's own segment files, as drain writes them: history as a source",
+            extensions=(".seg", ".tape"),
+            files="files of one log in order, or a directory of them",
+            checked_by="its own digests, from message to message and from file to file",
         ),
         Format(
             name="generated",
@@ -152,8 +227,14 @@ def open_feed(
     for need in () if checking else chosen.needs:
         if getattr(options, need) is None:
             raise UsageError(f"{format} files do not say their {need}", hint=f"give --{_OPTION.get(need, need)}")
+    if checking:
+        options = replace(options, checking=True)
     feed: Feed = _module(chosen).open_files([Path(path) for path in paths], options)
-    return feed
+    if options.instruments is None:
+        return feed
+    from tapehouse.feeds.declared import declare  # Its TOML models take their time to import.
+
+    return declare(feed, options.instruments)
 
 
 def check_source(format: str, paths: Sequence[Path | str] = (), options: SourceOptions = NO_OPTIONS) -> Check:

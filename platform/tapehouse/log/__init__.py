@@ -5,6 +5,7 @@ from tapehouse.log.frame import Codec, FrameFlag, FrameHeader, decode_frame, enc
 from tapehouse.log.host import Host, MemorySnapshots, Progress, Snapshot, SnapshotStore, open_frame
 from tapehouse.log.machine import Machine
 from tapehouse.log.memory import MemoryLog
+from tapehouse.log.patient import PatientLog
 from tapehouse.log.port import Branch, Extent, Log, Message
 from tapehouse.log.writer import FrameWriter, Tail, read_tail
 
@@ -22,6 +23,7 @@ __all__ = [
     "MemoryLog",
     "MemorySnapshots",
     "Message",
+    "PatientLog",
     "Progress",
     "Registry",
     "Snapshot",

@@ -21,6 +21,7 @@ from tapehouse.market.cell import Cells
 from tapehouse.market.records import record_starts, whole_records
 
 APPEND_ATTEMPTS_MAX = 40  # of one frame; with the broker's own time-outs this outlasts an election many times over
+OUTAGE_ATTEMPTS_MAX = 10_000_000  # likewise, of a writer that outlasts any outage: a month and more
 RETRY_PAUSE_S = 0.25
 FRAME_CELLS_MAX = 32_768
 ENCODE_ASIDE_CELLS = 4096  # larger frames are encoded in a thread, so that acknowledgements are not kept waiting
@@ -74,6 +75,7 @@ class FrameWriter:
         self.last_sequence = tail.sequence
         self.next_ordinal = tail.next_ordinal
         self.bytes_written = 0
+        self.attempts_max = APPEND_ATTEMPTS_MAX
         self.metrics = metrics or Metrics()
 
     @classmethod
@@ -105,7 +107,7 @@ class FrameWriter:
 
         Raises:
             ConflictError: Another writer has taken over; nothing more may be written.
-            BusUnavailableError: No frame went through within APPEND_ATTEMPTS_MAX attempts.
+            BusUnavailableError: No frame went through within `attempts_max` attempts.
             DecodeError: The cells are no whole records; nothing was written.
         """
         record_starts(cells)
@@ -157,7 +159,7 @@ class FrameWriter:
 
     async def _append_fenced(self, frame: bytes) -> int:
         reason = ""
-        for attempt in range(APPEND_ATTEMPTS_MAX):
+        for attempt in range(self.attempts_max):
             try:
                 return await self._log.append(frame, expected_last=self.last_sequence)
             except (AmbiguousAppendError, ConflictError) as error:
@@ -170,10 +172,10 @@ class FrameWriter:
             except BusUnavailableError as error:
                 self.metrics.add("appends_refused_total")
                 reason = error.message
-            if attempt + 1 < APPEND_ATTEMPTS_MAX:
+            if attempt + 1 < self.attempts_max:
                 await self._pause(RETRY_PAUSE_S)
         raise BusUnavailableError(
-            f"no frame went through in {APPEND_ATTEMPTS_MAX} attempts, the last: {reason}",
+            f"no frame went through in {self.attempts_max} attempts, the last: {reason}",
             subject=self._log.name,
             position=f"after sequence {self.last_sequence}",
             hint="is a majority of the brokers up, with room on their disks? see tapehouse status",

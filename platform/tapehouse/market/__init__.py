@@ -20,6 +20,7 @@ from tapehouse.market.cell import (
     words,
 )
 from tapehouse.market.gap import RECOVERED_FROM, Cause, Confidence, gap_record
+from tapehouse.market.gap_spans import GapFold, GapSpan
 from tapehouse.market.instrument import Instrument, read_definition
 from tapehouse.market.records import (
     extend,
@@ -47,6 +48,8 @@ __all__ = [
     "Cells",
     "Confidence",
     "Flag",
+    "GapFold",
+    "GapSpan",
     "Instrument",
     "Kind",
     "Side",

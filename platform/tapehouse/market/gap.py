@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from tapehouse.core.kernel import Int, kernel
 from tapehouse.market.cell import Cells, Flag, Kind, empty_cells
 
 COUNT_MAX = 2**32 - 1
@@ -48,11 +47,11 @@ class Confidence(IntEnum):
     REBUILDING = 2  # it is being told anew
 
 
-@kernel(inline=True)
-def told_confidence(cause: Int, depth: Int) -> Int:
+def told_confidence(cause: int, depth: int) -> int:
     """The `Confidence` that a GAP record with this `action` and `depth` tells.
 
-    Older tapes leave both fields empty, and what no version knows is not trusted: both are SUSPECT.
+    Older tapes leave both fields empty, and what no version knows is not trusted: both are SUSPECT. The engine compiles
+    this function, so it stays one of integers.
     """
     if depth == _REBUILDING or (depth == _GOOD and cause != _UNKNOWN and cause != _NONE):
         return depth

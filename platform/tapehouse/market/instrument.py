@@ -58,6 +58,10 @@ class Instrument:
         """A price on the tape as an exact decimal."""
         return from_fixed(fixed, self.price_exponent)
 
+    def size(self, fixed: int) -> Decimal:
+        """A size on the tape as an exact decimal."""
+        return from_fixed(fixed, self.size_exponent)
+
     def fixed_price(self, price: Decimal | int | str) -> int:
         """A decimal price as the tape counts it; raises DataError where the unit cannot hold it."""
         return to_fixed(price, self.price_exponent)

@@ -118,5 +118,6 @@ class BboBuilder:
                 **dictionary.size("bid_size", ids, rows[:, BID_SIZE]),
                 **dictionary.price("ask", ids, rows[:, ASK_PRICE]),
                 **dictionary.size("ask_size", ids, rows[:, ASK_SIZE]),
+                "confidence": dictionary.confidence(ids, rows[:, ORDINAL]),
             }
         )

@@ -110,6 +110,7 @@ class TradesBuilder:
                 **self._dictionary.size("size", ids, cells["size"]),
                 "aggressor": words_of(SIDES, cells["side"]),
                 "sequence": cells["sequence"],
+                "confidence": self._dictionary.confidence(ids, self._records.ordinals()),
             }
         )
 
@@ -137,6 +138,7 @@ class QuotesBuilder:
             **self._dictionary.size("bid_size", ids, bids["size"]),
             **self._dictionary.price("ask", ids, asks["price"]),
             **self._dictionary.size("ask_size", ids, asks["size"]),
+            "confidence": self._dictionary.confidence(ids, self._records.ordinals()),
         }
         if self._kind == Kind.OPTION_QUOTE:
             columns |= self._option_columns(ids, self._records.cells(2).view(OPTION_EXTENSION))
@@ -197,6 +199,7 @@ class TapeBuilder:
                 "count": cells["count"],
                 "source": cells["source"],
                 "cells": cells["cells"],
+                "confidence": self._dictionary.confidence(ids, self._records.ordinals()),
             }
         )
 

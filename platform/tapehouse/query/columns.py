@@ -9,7 +9,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tapehouse.core.units import UNDEFINED
-from tapehouse.market import Action, Cells, Instrument, Kind, Side, read_definition, records_of
+from tapehouse.log import FrameHeader
+from tapehouse.market import Action, Cells, Confidence, GapFold, Instrument, Kind, Side, read_definition, records_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -25,6 +26,7 @@ def _table(words: dict[int, str]) -> pl.Series:
 
 KINDS = _table({int(kind): kind.name.lower() for kind in Kind})
 ACTIONS = _table({int(action): action.name.lower() for action in Action})
+CONFIDENCES = _table({int(each): each.name.lower() for each in Confidence})
 SIDES = _table({int(Side.BID): "buy", int(Side.ASK): "sell"})
 
 
@@ -50,13 +52,15 @@ def finish(columns: Columns) -> pl.DataFrame:
 
 
 class Dictionary:
-    """The instruments that a log defines: what turns ids into symbols, and units into numbers."""
+    """The instruments that a log defines, and what was known of them when: ids to symbols, units to numbers."""
 
     def __init__(self) -> None:
         self.instruments: dict[int, Instrument] = {}
+        self.gaps = GapFold()
 
-    def learn(self, cells: Cells) -> None:
-        """Take up the definitions among whole records."""
+    def learn(self, header: FrameHeader, cells: Cells) -> None:
+        """Take up the definitions and GAP records of the log's next frame."""
+        self.gaps.take(cells, header.first_ordinal)
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
             self.instruments[instrument.id] = instrument
@@ -71,6 +75,10 @@ class Dictionary:
         known = [self.instruments.get(number) for number in unique.tolist()]
         names = pl.Series([None if found is None else found.symbol for found in known], dtype=pl.String)
         return names.gather(pl.Series(places.astype(np.uint32)))
+
+    def confidence(self, ids: npt.NDArray[Any], ordinals: Ints) -> pl.Series:
+        """What the data of each id was worth at a place of the log: `good`, `suspect` or `rebuilding`."""
+        return words_of(CONFIDENCES, self.gaps.confidence(ids, ordinals))
 
     def price(self, name: str, ids: npt.NDArray[Any], fixed: npt.NDArray[Any]) -> Columns:
         """A price as `<name>` and `<name>_fixed`."""

@@ -31,6 +31,8 @@ from tapehouse.query.builders import (
     TradesBuilder,
 )
 from tapehouse.query.columns import Dictionary
+from tapehouse.query.definitions import InstrumentsBuilder, WideIdsBuilder
+from tapehouse.query.gaps import GapsBuilder
 from tapehouse.query.read import read_frames
 from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
@@ -68,6 +70,14 @@ TABLES: dict[str, TableKind] = {
         source=EVENTS, make=EventsBuilder, description="every decision: orders, fills, and events as JSON"
     ),
     "fills": TableKind(source=EVENTS, make=FillsBuilder, description="our fills, with position and cash after each"),
+    "gaps": TableKind(
+        source=TAPE, make=lambda known, _: GapsBuilder(known), description="spans of missing market data"
+    ),
+    "instruments": TableKind(
+        source=TAPE,
+        make=lambda *_: InstrumentsBuilder(),
+        description="what the tape defines, each revision of its terms",
+    ),
     "option_quotes": TableKind(
         source=TAPE, make=lambda known, _: QuotesBuilder(known, Kind.OPTION_QUOTE), description="option quotes"
     ),
@@ -84,6 +94,9 @@ TABLES: dict[str, TableKind] = {
     ),
     "tape": TableKind(source=TAPE, make=lambda known, _: TapeBuilder(known), description="every record of the tape"),
     "trades": TableKind(source=TAPE, make=lambda known, _: TradesBuilder(known), description="trades that printed"),
+    "wide_ids": TableKind(
+        source=TAPE, make=lambda *_: WideIdsBuilder(), description="the venue's own ids for the numbers of its orders"
+    ),
 }
 
 
@@ -166,7 +179,7 @@ class QuerySession:
             dictionary, known = Dictionary(), Names()
             builders = {name: kind.make(dictionary, known) for name, kind in wanted.items()}
             async for header, cells in read_frames(log, as_of=self._as_of):
-                dictionary.learn(cells)
+                dictionary.learn(header, cells)
                 if source == EVENTS:
                     known.learn(cells)
                 for builder in builders.values():

@@ -6,7 +6,7 @@ import numpy as np
 
 from tapehouse.book.flow import NO_SLOT, UNWANTED
 from tapehouse.core.errors import DataError, DecodeError, MissingError
-from tapehouse.market import Cells, Instrument
+from tapehouse.market import Cells, Instrument, Kind, read_definition, records_of
 from tapehouse.query.columns import Dictionary, Ints
 
 SLOTS_MAX = 64  # instruments with a book or bars, as many as a desk trades
@@ -29,8 +29,10 @@ class Slots:
 
     def learn(self, record: Cells) -> list[int]:
         """Take up definitions; the slots whose instrument's terms are others now."""
-        self.dictionary.learn(record)
         known = self.dictionary.instruments
+        for _, definition in records_of(record, Kind.DEFINITION):
+            instrument = read_definition(definition)
+            known[instrument.id] = instrument
         changed = [slot for slot, item in enumerate(self.instruments) if known[item.id] != item]
         for slot in changed:
             self.instruments[slot] = known[self.instruments[slot].id]

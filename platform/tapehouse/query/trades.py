@@ -27,7 +27,7 @@ async def read_trades(
     dictionary = Dictionary()
     builder = TradesBuilder(dictionary)
     async for header, cells in read_frames(tape):
-        dictionary.learn(cells)
+        dictionary.learn(header, cells)
         if end is not None and header.first_time >= end:
             if symbol is None or dictionary.defines(symbol):
                 break

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.client import AsyncClient, Client
 from tapehouse.client.sync_client import _LoopThread
 from tapehouse.core import VirtualClock
 from tapehouse.core.errors import BusUnavailableError, DataError, MissingError, UsageError
 from tapehouse.desk.projection import PositionsProjection
 from tapehouse.log import Host
+from tapehouse.log.snaps import MemorySnaps
 from tests.support.desk_day import shared_day
 from tests.support.memory_platform import MemoryPlatform, desk_running, make_platform
 
@@ -173,3 +175,25 @@ def test_the_plain_client_is_the_same_on_a_thread_of_its_own() -> None:
     with pytest.raises(UsageError, match="this client is closed"):
         client.sql("SELECT 1", tape="day")
     assert not loop._thread.is_alive()
+
+
+async def test_a_book_is_the_same_with_snapshots_and_without(platform: MemoryPlatform) -> None:
+    async with AsyncClient(platform) as client:
+        alone = await client.read_book("AAPL", tape="day")
+        assert alone.snapshot is None
+        platform.small = MemorySnaps()
+        await BookKeeper(platform.logs["tape"], platform.small, cells_every=50).run()
+        found = await client.read_book("AAPL", tape="day")
+        assert found.snapshot is not None
+        assert found.book.canonical() == alone.book.canonical()
+        table = await client.book("AAPL", depth=2, tape="day")
+        assert table.columns == ["side", "level", "price", "price_fixed", "size", "size_fixed", "orders"]
+        assert table["side"].to_list() == ["bid", "bid", "ask", "ask"]
+        assert table["level"].to_list() == [0, 1, 0, 1]
+        bid, ask = table.row(0, named=True), table.row(2, named=True)
+        assert bid["price"] < ask["price"]
+        assert Decimal(repr(bid["price"])) == Decimal(bid["price_fixed"]).scaleb(-9)
+        assert bid["orders"] >= 1
+        early = await client.read_book("AAPL", at=found.time - 10**9, tape="day")
+        assert early.time <= found.time - 10**9
+        assert early.next_ordinal < found.next_ordinal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,7 +95,5 @@ def test_read_is_the_inverse_of_build(session: bytes, sequence: int, messages: l
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (read_packet, read_request):
-        try:
+        with contextlib.suppress(DecodeError):
             read(data)
-        except DecodeError:
-            pass

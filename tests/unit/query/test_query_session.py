@@ -26,6 +26,7 @@ from tapehouse.query.session import STAGES
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, START, STOCK, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
+NOT_OF_THAT_DAY = {"gaps", "wide_ids"}
 ACCOUNTS = {0: "strategy", 1: "alice", 2: "bob"}
 
 
@@ -229,7 +230,7 @@ async def test_the_columns_need_no_quotes_and_are_the_same_without_rows(session:
     empty = QuerySession(tape=MemoryLog("TAPE_none"), events=MemoryLog("EVENTS_none"))
     for name in TABLES:
         table, nothing = await session.table(name), await empty.table(name)
-        assert len(table) > 0
+        assert (len(table) > 0) == (name not in NOT_OF_THAT_DAY), name
         assert len(nothing) == 0
         assert nothing.schema == table.schema, name
         listed = await session.sql(f"SELECT {', '.join(table.columns)} FROM {name}")
