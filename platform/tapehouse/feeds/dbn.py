@@ -26,6 +26,7 @@ from tapehouse.feeds.dbn_check import check_dbn
 from tapehouse.feeds.dbn_instruments import survey
 from tapehouse.feeds.dbn_records import Bytes
 from tapehouse.feeds.dbn_source import open_dbn
+from tapehouse.feeds.dbn_summaries import BAR_SECONDS, SUMMARY_BYTES, extended, summary_cells
 from tapehouse.feeds.formats import SourceOptions, one_file
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
 from tapehouse.market import Action, Cells, Flag, Instrument, Side, empty_cells, from_words, whole_records, words
@@ -46,6 +47,13 @@ SCHEMAS = (
     "tcbbo",
     "status",
     "definition",
+    "ohlcv-1s",
+    "ohlcv-1m",
+    "ohlcv-1h",
+    "ohlcv-1d",
+    "ohlcv-eod",
+    "statistics",
+    "imbalance",
 )
 _BYTES_PER_RECORD = 56
 _COMPRESSION = 4  # of zstd on market by order, for the estimate
@@ -132,7 +140,7 @@ class DbnFeed:
         """
         self.skipped.clear()
         self.corrected_times = self.inserted_clears = 0
-        decoding = _Decoding(self._ids, self._own, len(self._instruments))
+        decoding = _Decoding(self._ids, self._own, len(self._instruments), mixed=self.schema is None)
         waiting: list[Cells] = []
         total = 0
         with open_dbn(self._path) as stream:
@@ -168,9 +176,12 @@ class DbnFeed:
 class _Decoding:
     """The state of one pass: the latest receive time, the ten-level books, which books were begun."""
 
-    def __init__(self, ids: npt.NDArray[np.int64], own: npt.NDArray[np.int64], instruments: int) -> None:
+    def __init__(
+        self, ids: npt.NDArray[np.int64], own: npt.NDArray[np.int64], instruments: int, *, mixed: bool
+    ) -> None:
         self._ids = ids
         self._own = own
+        self._mixed = mixed  # records of several schemas
         self._latest = np.int64(0)
         self._known = np.full((instruments + 1, 2, records_of_dbn.BOOK_LEVELS, 3), UNDEFINED, np.int64)
         self._seen = np.zeros(instruments + 1, np.int64)
@@ -181,6 +192,13 @@ class _Decoding:
 
     def cells(self, rtype: int, run: Bytes, subject: str, position: int) -> Cells | None:
         """The cells of a run; None where its type has none."""
+        if rtype in SUMMARY_BYTES:
+            firsts, owned = summary_cells(run, rtype)
+            firsts["instrument"] = self._own_ids(firsts["instrument"], subject, position)
+            if self._mixed and rtype in BAR_SECONDS:  # It came when it came, among records that bear their times.
+                firsts["ts_recv"] = np.maximum(np.maximum.accumulate(firsts["ts_event"]), self._latest)
+            self._mend_times(firsts)
+            return extended(firsts, owned)
         if rtype not in records_of_dbn.RECORD_BYTES:
             return None
         records = records_of_dbn.read_records(run, rtype)

@@ -9,21 +9,26 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import databento_dbn
+import numpy as np
 
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.units import UNDEFINED, from_fixed
 from tapehouse.feeds.dbn_records import QUOTES, RECORD_BYTES
 from tapehouse.feeds.dbn_source import UPGRADE, open_dbn
+from tapehouse.feeds.dbn_summaries import BAR_SECONDS, SUMMARY_BYTES
 from tapehouse.market import Action, Cells, Flag, Kind, Side
 
 _PRICE_EXPONENT = -9
 _CENTS = Decimal("0.01")
 _ADD, _CANCEL, _MODIFY, _CLEAR = (chr(x) for x in (Action.ADD, Action.CANCEL, Action.MODIFY, Action.CLEAR))
 _BID, _ASK = chr(Side.BID), chr(Side.ASK)
+
+_SUMMARIES = frozenset({Kind.BAR, Kind.STATISTIC, Kind.IMBALANCE})
 
 Levels = dict[str, dict[int, int]]  # by side, then price: size
 
@@ -39,6 +44,7 @@ class DictBook:
     traded_size: int = 0
     records: int = 0
     unknown_orders: int = 0
+    summaries: list[tuple[int, ...]] = field(default_factory=list)  # bars, statistics, imbalances, field by field
 
     def clear(self) -> None:
         """Forget orders and levels."""
@@ -99,6 +105,11 @@ def _from_library(path: Path, own_ids: dict[int, int]) -> tuple[dict[int, DictBo
             for record in decoded:
                 records += 1
                 rtype = int(record.rtype)
+                if rtype in SUMMARY_BYTES:
+                    book = books.setdefault(own_ids[record.instrument_id], DictBook())
+                    book.records += 1
+                    book.summaries.append(_summary_fields(record, rtype))
+                    continue
                 if rtype not in RECORD_BYTES:
                     skipped[str(record.rtype)] += 1
                     continue
@@ -106,6 +117,48 @@ def _from_library(path: Path, own_ids: dict[int, int]) -> tuple[dict[int, DictBo
                 book.records += 1
                 _apply_record(book, record, rtype)
     return books, records, skipped
+
+
+def _summary_fields(record: Any, rtype: int) -> tuple[int, ...]:
+    """What a bar, a statistic or an imbalance says, in the order in which its cells say it."""
+    if rtype in BAR_SECONDS:
+        seconds = BAR_SECONDS[rtype]
+        return (record.ts_event, record.close, record.volume, seconds, record.open, record.high, record.low)
+    if rtype == databento_dbn.RType.STATISTICS:
+        kind = int(record.stat_type) | int(record.update_action) << 16
+        return (record.ts_event, record.price, record.quantity, kind, record.ts_ref, record.sequence)
+    states = (record.auction_type, record.auction_status, record.freeze_status, record.num_extensions)
+    state = sum(_code(value) << 8 * byte for byte, value in enumerate(states))
+    last = _code(record.unpaired_side) | _code(record.significant_imbalance) << 8
+    prices = (record.cont_book_clr_price, record.auct_interest_clr_price, record.ssr_filling_price)
+    return (
+        record.ts_event, record.ref_price, record.total_imbalance_qty, state, _time(record.auction_time), *prices,
+        record.ind_match_price, record.upper_collar, record.lower_collar, record.paired_qty,
+        record.market_imbalance_qty, record.unpaired_qty, last, _code(record.side),
+    )  # fmt: skip
+
+
+def _code(value: Any) -> int:
+    """A character, a side or a number as the byte that the file has."""
+    return value if isinstance(value, int) else ord(str(value))
+
+
+def _time(value: int) -> int:
+    """A time as a signed word."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _cell_fields(cells: Cells, at: int, kind: int) -> tuple[int, ...]:
+    """The same out of the feed's cells."""
+    first = cells[at]
+    length = int(first["cells"])
+    owned = cells[at + 1 : at + length].view(np.int64).reshape(length - 1, -1)[:, :6].reshape(-1).tolist()
+    head = (int(first["ts_event"]), int(first["price"]), int(first["size"]), int(first["count"]))
+    if kind == Kind.BAR:
+        return (*head, *owned[:3])
+    if kind == Kind.STATISTIC:
+        return (*head, owned[0] % 2**64, int(first["sequence"]))
+    return (*head, *owned[:11], int(first["side"]))
 
 
 def _apply_record(book: DictBook, record: Any, rtype: int) -> None:
@@ -135,6 +188,9 @@ def _apply_cells(books: dict[int, DictBook], cells: Cells) -> None:
         if length == 0:
             continue
         book = books.setdefault(instrument, DictBook())
+        if kind in _SUMMARIES:
+            book.summaries.append(_cell_fields(cells, at, kind))
+            continue
         action, side = chr(code), chr(side_code)
         if not flags & Flag.SYNTHETIC:
             book.sequence = sequence
@@ -218,6 +274,9 @@ def _difference(truth: DictBook, decoded: DictBook) -> str | None:
         return f"the books differ ({len(theirs)} levels against {len(mine)}, first at place {at})"
     if truth.sequence != decoded.sequence:
         return f"the last sequence is {truth.sequence}, decoded {decoded.sequence}"
+    for at, (found, stated) in enumerate(zip_longest(decoded.summaries, truth.summaries)):
+        if found != stated:
+            return f"summary {at} is {stated}, decoded {found}"
     if (truth.trades, truth.traded_size) != (decoded.trades, decoded.traded_size):
         return f"{truth.trades} trades of {truth.traded_size}, decoded {decoded.trades} of {decoded.traded_size}"
     return None
@@ -237,4 +296,5 @@ def _summary(book: DictBook) -> dict[str, Any]:
         "trades": book.trades,
         "traded_size": book.traded_size,
         "unknown_orders": book.unknown_orders,
+        "summaries": len(book.summaries),
     }

@@ -7,7 +7,7 @@ common divisor of the prices that its first block shows, if they are enough to t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import gcd
@@ -16,11 +16,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import databento_dbn
 import numpy as np
+import numpy.typing as npt
 
 from tapehouse.core.errors import DecodeError, MissingError
 from tapehouse.core.units import NS_PER_SECOND, UNDEFINED
 from tapehouse.feeds.dbn_records import DEFINITION, QUOTES, RECORD_BYTES, STATUS, SYMBOL_MAPPING, Bytes, read_records
 from tapehouse.feeds.dbn_source import UPGRADE, DbnStream
+from tapehouse.feeds.dbn_summaries import BAR_SECONDS, SUMMARY_BYTES, summary_cells
 from tapehouse.market import Instrument
 
 DEFAULT_TICK = 10_000_000  # 0.01
@@ -74,17 +76,25 @@ class Survey:
         elif rtype == SYMBOL_MAPPING:
             for mapping in _objects(run, self.version):
                 self.symbols[mapping.instrument_id] = mapping.stype_out_symbol
-        elif rtype in RECORD_BYTES:
+        elif rtype in RECORD_BYTES or rtype in SUMMARY_BYTES:
             self.add_ids(run)
 
     def add_prices(self, rtype: int, run: Bytes) -> None:
         """Take the prices of a run, for the tick."""
+        if rtype in SUMMARY_BYTES:
+            cells, owned = summary_cells(run, rtype)
+            priced = [cells["price"], *(owned[:, :3].T if rtype in BAR_SECONDS else ())]
+            self._add_prices(cells["instrument"], priced)
+            return
         if rtype not in RECORD_BYTES or rtype == STATUS:
             return
         records = read_records(run, rtype)
         columns = [records["price"], *((records["bid"], records["ask"]) if rtype in QUOTES else ())]
-        for number in np.unique(records["instrument"]).tolist():
-            mine = records["instrument"] == number
+        self._add_prices(records["instrument"], columns)
+
+    def _add_prices(self, ids: npt.NDArray[Any], columns: Sequence[npt.NDArray[Any]]) -> None:
+        for number in np.unique(ids).tolist():
+            mine = ids == number
             found = self.prices.setdefault(number, set())
             for column in columns:
                 found.update(np.unique(column[mine]).tolist())

@@ -17,6 +17,7 @@ import zstandard
 
 from tapehouse.core.errors import DecodeError, MissingError
 from tapehouse.feeds.dbn_records import HEADER_BYTES, RECORD_BYTES, SEND_TIME_BYTES, Bytes
+from tapehouse.feeds.dbn_summaries import SUMMARY_BYTES
 
 READ_BYTES = 4096  # of a compressed file at once, so that a hostile file cannot expand without bound
 BLOCK_BYTES = 1 << 20  # of records at once
@@ -120,10 +121,10 @@ class DbnStream:
         return at
 
     def _plausible(self, length: int, rtype: int) -> bool:
-        expected = RECORD_BYTES.get(rtype)
-        if expected is None:
+        expected = SUMMARY_BYTES.get(rtype) or (RECORD_BYTES.get(rtype),)
+        if expected == (None,):
             return length >= HEADER_BYTES and rtype in KNOWN_RTYPES
-        return length == expected + (SEND_TIME_BYTES if self.metadata.ts_out else 0)
+        return length - (SEND_TIME_BYTES if self.metadata.ts_out else 0) in expected
 
 
 def _run_length(block: Bytes, at: int, length: int) -> int:

@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name="dbn",
             module="dbn",
-            description="Databento Binary Encoding 1 to 3: mbo, mbp-1, mbp-10, trades, tbbo, bbo, status, definition",
+            description="Databento Binary Encoding 1 to 3, every schema",
             extensions=(".dbn", ".dbn.zst"),
             files="one file",
             checked_by="the library's own decoder, folded into a second book",

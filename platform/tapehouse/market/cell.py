@@ -96,6 +96,9 @@ class Kind(IntEnum):
     GAP = 14  # `count` records missing after `sequence`, and what the book is worth since: see `market.gap`
     RAW = 15  # bytes as they came; flag CONTINUED where a later record goes on
     WIDE_ID = 128  # bytes: the id wider than 64 bits for which `order_id` stands
+    BAR = 129  # somebody's: close, volume + open, high, low, close; `count` its seconds
+    STATISTIC = 130  # settlement, open interest and so on; `count` its type in DBN
+    IMBALANCE = 131  # of an auction
 
 
 KIND_SKIPPED_FROM = 128

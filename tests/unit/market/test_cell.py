@@ -59,6 +59,9 @@ KINDS = {
     "GAP": 14,
     "RAW": 15,
     "WIDE_ID": 128,
+    "BAR": 129,
+    "STATISTIC": 130,
+    "IMBALANCE": 131,
 }
 ACTIONS = {
     "NONE": "N",
