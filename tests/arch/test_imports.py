@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ring": {"market"},
     "book": {"market"},
     "pricing": {"market"},
-    "feeds": {"market"},
+    "feeds": {"log"},
     "desk": {"log", "book", "pricing"},
     "engine": {"ring", "desk"},
     "kv": {"log"},

@@ -107,7 +107,7 @@ def test_there_are_files_of_all_kinds() -> None:
 def test_the_header_is_where_the_format_page_says() -> None:
     (message,) = store_book(golden_book(), PLACE)
     assert HEADER_BYTES == 88
-    assert struct.unpack_from("<4sHBBIHH", message) == (b"THBS", 1, 1, RECORDS, 1, 1, 0)
+    assert struct.unpack_from("<4sHBBIHBB", message) == (b"THBS", 1, 1, RECORDS, 1, 2, 1, 0)
     assert message[16:32] == OLD_ID
     assert struct.unpack_from("<QQq", message, 32) == (PLACE.sequence, PLACE.ordinal, PLACE.time)
     assert struct.unpack_from("<II", message, 72) == (len(message) - 88, len(message) - 88)

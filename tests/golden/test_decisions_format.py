@@ -6,7 +6,7 @@ The files were made by `python -m tests.golden.test_decisions_format`, which ref
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ MEANINGS = {
     Kind.ORDER: _order,
     Kind.FILL: _fill,
     Kind.EVENT: _event,
-    Kind.DEFINITION: lambda record: {"instrument": asdict(read_definition(record))},
+    Kind.DEFINITION: lambda record: {"instrument": read_definition(record).terms()},
 }
 
 
@@ -132,7 +132,7 @@ async def test_tape_v1() -> None:
     state = await read_tape(log)
     assert (state.clock, state.feed, state.now) == (want["clock"], want["feed"], want["now"])
     assert (state.commands_through, state.feed_cells) == (want["commands_through"], want["feed_cells"])
-    assert {str(number): asdict(instrument) for number, instrument in state.instruments.items()} == want["instruments"]
+    assert {str(number): instrument.terms() for number, instrument in state.instruments.items()} == want["instruments"]
     kinds = {int(cells["kind"][start]): int(start) for start in record_starts(cells)}
     epoch = cells[kinds[Kind.EPOCH] : kinds[Kind.DEFINITION]]
     assert json.loads(unpack_payload(epoch)) == want["epoch"]
@@ -196,7 +196,7 @@ def write_golden() -> None:
     envelope, command = COMMANDS.decode(payload)
     told = {
         "clock": "history", "feed": "golden", "now": NOW + 5, "commands_through": 9, "feed_cells": 1, "epoch": epoch,
-        "instruments": {"1": asdict(SHARE)}, "command": envelope.model_dump(), "body": command.model_dump(mode="json"),
+        "instruments": {"1": SHARE.terms()}, "command": envelope.model_dump(), "body": command.model_dump(mode="json"),
     }  # fmt: skip
     _write(TAPE_FILE, frame, told)
 

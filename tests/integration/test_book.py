@@ -143,7 +143,7 @@ async def _as_a_user_sees_it(day: Day, capsys: pytest.CaptureFixture[str]) -> No
     code, shown, _ = await command(day, capsys, "book", "ESH4", "--at", time)
     assert code == 0
     for text in (
-        f"ESH4, normal, {told['ts']}",
+        f"ESH4, normal, good, {told['ts']}",
         told["bids"][0]["price"],
         "cells folded from cell",
         "from the snapshot at",

@@ -19,11 +19,11 @@ from tapehouse.market import Cells, Instrument, Kind
 from tapehouse.query.books import BookAt, Moment, read_book_at
 from tests.support.book_tape import (
     BY_LEVEL,
-    BY_ORDER,
     INSTRUMENTS,
     LATE,
     NEW_ID,
     OLD_ID,
+    REVISED,
     START,
     all_cells,
     make_tape,
@@ -271,7 +271,7 @@ async def test_an_unknown_symbol_is_told_with_its_neighbours() -> None:
             await read_book_at(tape, store, "LVLP")
         with pytest.raises(MissingError, match="LATE, TAPE_books: no such instrument on the tape by then"):
             await read_book_at(tape, store, LATE.symbol, moment=Moment(ordinal=len(cells) // 3))
-        assert (await read_book_at(tape, store, "ORD@1")).book.instrument == BY_ORDER
+        assert (await read_book_at(tape, store, "ORD@1")).book.instrument == REVISED
 
 
 async def test_a_moment_outside_of_the_tape_is_told() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.core import DecodeError
+from tapehouse.core import DecodeError, parse_time_ns
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds.typed_rows import DoesNotFitError, Texts, Type, TypedRows
 from tests.property.test_feeds_csv import Dribble
@@ -24,7 +25,7 @@ FIELDS = {
     Type.TEXT: st.text("abXY019-_é", max_size=20),
     Type.ID: st.one_of(st.integers(0, 10**18 - 1).map(str), st.text("0a-", max_size=25)),
 }
-TABLES = st.lists(st.sampled_from(list(Type)), min_size=1, max_size=7).flatmap(
+TABLES = st.lists(st.sampled_from(list(FIELDS)), min_size=1, max_size=7).flatmap(
     lambda types: st.tuples(
         st.just(types),
         st.lists(st.tuples(*(FIELDS[each] for each in types)), min_size=1, max_size=25),
@@ -66,6 +67,45 @@ def test_rows_mean_what_their_texts_mean(
     assert len(got) == len(lines)
     for line, values in zip(lines, got, strict=True):
         assert all(meaning(*each, texts) for each in zip(types, line, values, strict=True))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    moment=st.datetimes(datetime(1970, 1, 1), datetime(2261, 12, 31)),
+    zone=st.sampled_from(["", "Z", "+00:00", "-05:30", "+14:00"]),
+    letter=st.sampled_from("T "),
+    nanoseconds=st.integers(0, 999),
+)
+def test_times_are_what_the_calendar_says(moment: datetime, zone: str, letter: str, nanoseconds: int) -> None:
+    text = f"{moment.strftime('%Y-%m-%d')}{letter}{moment.strftime('%H:%M:%S')}"
+    text += f".{moment.microsecond * 1000 + nanoseconds:09}{zone}"
+    rows = TypedRows(io.BytesIO(text.encode()), "file", header=False)  # type: ignore[arg-type]
+    rows.begin([Type.ISO], [0], Texts())
+    assert rows.read().tolist() == [[parse_time_ns(text if zone else f"{text}Z")]]
+
+
+@settings(deadline=None, max_examples=100)
+@given(nanoseconds=st.integers(0, 2**62), decimals=st.sampled_from([0, 3, 6, 9]))
+def test_epochs_of_any_unit_are_exact(nanoseconds: int, decimals: int) -> None:
+    text = f"{Decimal(nanoseconds).scaleb(-decimals):f}"
+    rows = TypedRows(io.BytesIO(text.encode()), "file", header=False)  # type: ignore[arg-type]
+    rows.begin([Type.EPOCH], [-decimals], Texts())
+    if nanoseconds < 2**62 - 10**9:
+        assert rows.read().tolist() == [[nanoseconds]]
+    rows = TypedRows(io.BytesIO(f"{text}.0000000001".encode()), "file", header=False)  # type: ignore[arg-type]
+    rows.begin([Type.EPOCH], [-decimals], Texts())
+    with pytest.raises(DecodeError):
+        rows.read()
+
+
+@pytest.mark.parametrize(
+    "text", ["2013-02-29 00:00:00", "2013-01-01", "2013-01-01 24:00:00", "2013-01-01T00:00:00.", "2013-01-01T00:00:00x"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    rows = TypedRows(io.BytesIO(text.encode()), "file", header=False)  # type: ignore[arg-type]
+    rows.begin([Type.ISO], [0], Texts())
+    with pytest.raises(DecodeError, match="ISO 8601"):
+        rows.read()
 
 
 @settings(deadline=None, max_examples=150)

@@ -191,3 +191,12 @@ def test_control_a_fold_that_forgets_who_feeds_an_instrument_is_caught(monkeypat
     steps = [("declare", 1, 16), ("gap", 0, 17, 1, 1, 0)]
     with pytest.raises(AssertionError):
         test_every_confidence_and_every_span_is_what_the_slow_rules_say.hypothesis.inner_test(steps, [])
+
+
+def test_a_venue_that_begins_anew_is_a_span_of_one_record() -> None:
+    made = gap_record(Cause.RESET, Confidence.GOOD, ts_recv=7, source=1, sequence=90, following=1)
+    fold = folded([Instrument(id=1, symbol="S1").definition(ts_recv=1), made, made])
+    first, second = fold.spans()
+    assert (first.causes, first.begin_ns, first.end_ns, first.missing) == ((Cause.RESET,), 7, 7, 0)
+    assert first.begin_ordinal == first.end_ordinal == second.begin_ordinal - 1  # type: ignore[operator]
+    assert not fold.confidence(np.array([1]), np.array([10])).any(), "the book is good all the while"

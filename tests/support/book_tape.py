@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from tapehouse.book import apply, define, make_books, snapshot
+from tapehouse.book import Books, apply, define, make_books, set_confidence, snapshot
 from tapehouse.book.tape_book import LEVELS, ORDERS_MAX
 from tapehouse.log import Branch, Codec, FrameHeader, MemoryLog, decode_frame, encode_frame
-from tapehouse.market import Action, Cells, Flag, Instrument, Kind, Side, empty_cells, extend, words
+from tapehouse.market import (
+    Action,
+    Cells,
+    Flag,
+    Instrument,
+    Kind,
+    Side,
+    empty_cells,
+    extend,
+    read_definition,
+    records_of,
+    words,
+)
+from tapehouse.market.gap import Cause, Confidence, gap_record
 
 OLD_ID, NEW_ID = bytes(range(16)), bytes(range(50, 66))
 START = 1_767_623_400_000_000_000
@@ -15,6 +30,7 @@ BY_ORDER = Instrument(id=1, symbol="ORD", tick_size=5)
 BY_LEVEL = Instrument(id=3, symbol="LVL.P", tick_size=1, price_exponent=-2)
 QUOTED = Instrument(id=4, symbol="QUO", tick_size=1)  # by quotes at first, by levels later
 LATE = Instrument(id=2000, symbol="LATE", tick_size=2)  # defined in the middle
+REVISED = replace(BY_ORDER, tick_size=10, revision=2)  # from the middle on
 INSTRUMENTS = (BY_ORDER, BY_LEVEL, QUOTED, LATE)
 
 
@@ -25,6 +41,8 @@ def make_cells(seed: int, records: int) -> list[Cells]:
     for number in range(records):
         if number == records // 2:
             made.append(LATE.definition(ts_recv=now))
+        if number == records // 2 + 20:
+            made += [REVISED.definition(ts_recv=now), LATE.definition(ts_recv=now)]
         now += int(rng.choice([0, 1, 1_000, 300_000_000, 2_000_000_000, -50], p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.05]))
         ids = [1, 1, 1, 3, 4] + ([2000] if number >= records // 2 else [])
         made.append(_record(rng, int(rng.choice(ids)), now, late=number > 2 * records // 3))
@@ -34,12 +52,21 @@ def make_cells(seed: int, records: int) -> list[Cells]:
 def _record(rng: np.random.Generator, instrument: int, now: int, *, late: bool) -> Cells:
     cells = empty_cells(2 if instrument == 4 and not (late and rng.random() < 0.5) else 1)
     cells["ts_event"] = cells["ts_recv"] = now
-    cells["instrument"], cells["cells"], cells["source"] = instrument, len(cells), 1
+    cells["instrument"], cells["cells"], cells["source"] = instrument, len(cells), 1 + instrument % 2
     cells["size"] = rng.integers(0, 5, len(cells))
     if len(cells) == 2:
         cells["kind"], cells["price"] = Kind.QUOTE, [rng.integers(90, 100), rng.integers(99, 110)]
         extend(cells)
         return cells
+    if rng.random() < 0.06:
+        said_of = int(rng.choice([0, 0, instrument]))
+        return gap_record(
+            Cause.SEQUENCE,
+            rng.choice(list(Confidence)),
+            ts_recv=now,
+            instrument=said_of,
+            source=int(rng.integers(0, 4)),
+        )
     first = cells[0]
     first["kind"] = Kind.MBO if instrument in (1, 2000) else Kind.MBP
     actions = [Action.ADD, Action.ADD, Action.ADD, Action.CANCEL, Action.MODIFY, Action.TRADE, Action.CLEAR]
@@ -86,9 +113,13 @@ def slow_book(
 
     `ordinal` counts the record that holds this cell.
     """
-    books = make_books(1, orders=ORDERS_MAX, levels=LEVELS)
-    define(books, 0, instrument.tick_size)
-    array, by_records = words(cells), False
+    tick = next(
+        read_definition(record).tick_size
+        for _, record in records_of(cells, Kind.DEFINITION)
+        if record["instrument"][0] == instrument.id
+    )
+    books = _empty(tick, 0)
+    array, by_records, source, worth = words(cells), False, -1, 0
     changing = (Action.ADD, Action.CANCEL, Action.MODIFY, Action.CLEAR)
     at, now = 0, -(2**63)
     while at < len(cells):
@@ -97,14 +128,33 @@ def slow_book(
         if (time is not None and then > time) or (ordinal is not None and at > ordinal):
             break
         now = then
-        if cell["instrument"] == instrument.id:
+        if cell["kind"] == Kind.GAP:
+            theirs = (
+                cell["instrument"] == 0 and source >= 0 and (0 in (source, cell["source"]) or source == cell["source"])
+            )
+            if cell["instrument"] == instrument.id or theirs:
+                worth = int(cell["depth"])
+                set_confidence(books, 0, worth)
+        elif cell["kind"] == Kind.DEFINITION and cell["instrument"] == instrument.id:
+            terms = read_definition(cells[at : at + int(cell["cells"])])
+            if terms.tick_size != tick:
+                tick = terms.tick_size
+                books = _empty(tick, worth)
+        elif cell["instrument"] == instrument.id:
             if cell["kind"] == Kind.QUOTE and not by_records:
+                source = int(cell["source"])
                 apply(books, 0, array, at)
             elif cell["kind"] in (Kind.MBO, Kind.MBP) and cell["action"] in changing:
                 if not by_records:  # Whatever quotes had told is gone.
-                    books = make_books(1, orders=ORDERS_MAX, levels=LEVELS)
-                    define(books, 0, instrument.tick_size)
-                by_records = True
+                    books = _empty(tick, worth)
+                by_records, source = True, int(cell["source"])
                 apply(books, 0, array, at)
         at += int(cell["cells"])
     return snapshot(books), at, now
+
+
+def _empty(tick: int, worth: int) -> Books:
+    books = make_books(1, orders=ORDERS_MAX, levels=LEVELS)
+    define(books, 0, tick)
+    set_confidence(books, 0, worth)
+    return books

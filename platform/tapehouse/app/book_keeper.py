@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tapehouse.book.layout import Ints
 from tapehouse.book.stored import (
     Mark,
     Place,
@@ -23,6 +24,7 @@ from tapehouse.book.stored import (
     store_mark,
 )
 from tapehouse.book.tape_book import (
+    ALL_DOUBTED,
     BAD_RECORD,
     BOUNDARY,
     CELL_SPAN,
@@ -106,6 +108,7 @@ class BookKeeper:
         self._rows = np.full(_FIRST_ROOM, -1, np.int64)  # of each instrument id, in `_listed` and `_touched`
         self._touched = np.zeros(_FIRST_ROOM, np.int64)
         self._listed: list[Instrument] = []
+        self._defined = 0  # definitions and revisions
         self._fresh: list[Instrument] = []  # defined since the last boundary
         self._books: dict[int, TapeBook] = {}
         self._changed: set[int] = set()  # instruments told since the last boundary
@@ -147,17 +150,20 @@ class BookKeeper:
     async def _begin_at(
         self, stored: StoredBooks, mark: Place, told: list[tuple[Place, list[Instrument] | DecodeError]]
     ) -> None:
+        seen: set[Instrument] = set()
         for place, found in told:
             if place.ordinal > mark.ordinal:
                 break
             if isinstance(found, DecodeError):
                 raise found
             for instrument in found:
-                self._define(instrument)
+                if instrument not in seen:  # Keepers with other spans have told it again.
+                    seen.add(instrument)
+                    self._define(instrument)
         self._fresh.clear()
         said = read_mark(await stored.load(MARK, mark))
-        if said.defined != len(self._listed):
-            raise DecodeError(f"{said.defined} instruments were defined by then, and {len(self._listed)} are there")
+        if said.defined != self._defined:
+            raise DecodeError(f"{said.defined} definitions came before it, and {self._defined} are there")
         self._newest = said.newest
         for instrument_id, newest in self._newest.items():
             if newest is not None:
@@ -198,7 +204,7 @@ class BookKeeper:
             at, why = int(row), int(why)
             if why == DEFINITION:
                 end = at + int(cells["cells"][at])
-                self._define(read_definition(cells[at:end]))
+                begun = self._define_in(array, read_definition(cells[at:end]), begun, at)
                 at = end
             elif why in (DONE, BOUNDARY):
                 self._apply(array, begun, at)
@@ -214,8 +220,11 @@ class BookKeeper:
             else:
                 self._halt(why, cells[at], header.first_ordinal + at)
 
-    def _apply(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]], start: int, end: int) -> None:
+    def _apply(self, array: Ints, start: int, end: int) -> None:
         """Fold a range of rows into the books of the instruments that it touches."""
+        if self._state[ALL_DOUBTED]:
+            self._touched[self._rows[list(self._books)]] = 1
+            self._state[ALL_DOUBTED] = 0
         for row in np.flatnonzero(self._touched).tolist():
             instrument = self._listed[row]
             book = self._books.get(instrument.id)
@@ -240,7 +249,7 @@ class BookKeeper:
         if self._fresh:
             await self._store(DEFINITIONS, place, store_definitions(self._fresh, place))
         if self._changed or self._fresh or self._is_border_of_cells(place):
-            await self._store(MARK, place, store_mark(Mark(newest=self._newest, defined=len(self._listed)), place))
+            await self._store(MARK, place, store_mark(Mark(newest=self._newest, defined=self._defined), place))
         self._changed.clear()
         self._fresh.clear()
 
@@ -253,11 +262,19 @@ class BookKeeper:
         self.kept.messages += fresh
         self.kept.bytes += sum(map(len, messages)) if fresh else 0
 
+    def _define_in(self, array: Ints, instrument: Instrument, start: int, end: int) -> int:
+        """Take a definition at row `end`; returns from which row on nothing was folded yet, which was `start`."""
+        if 0 < instrument.id < len(self._rows) and self._rows[instrument.id] >= 0:
+            self._apply(array, start, end)  # What came before it is of the old terms.
+            start = end
+        self._define(instrument)
+        return start
+
     def _define(self, instrument: Instrument) -> None:
         known = int(self._rows[instrument.id]) if 0 < instrument.id < len(self._rows) else -1
         if known >= 0:
             if self._listed[known] != instrument:
-                raise DataError(f"instrument {instrument.id} is defined twice, differently", subject=instrument.symbol)
+                self._revise(known, instrument)
             return
         if not 0 < instrument.id <= INSTRUMENT_ID_MAX:
             raise DataError(f"an instrument with the id {instrument.id}", subject=instrument.symbol)
@@ -270,6 +287,17 @@ class BookKeeper:
         self._rows[instrument.id] = len(self._listed)
         self._listed.append(instrument)
         self._fresh.append(instrument)
+        self._defined += 1
+
+    def _revise(self, row: int, instrument: Instrument) -> None:
+        """New terms of an instrument that is known."""
+        instrument.require_revision_of(self._listed[row])
+        self._listed[row] = instrument
+        self._fresh.append(instrument)
+        self._defined += 1
+        if instrument.id in self._books:
+            self._books[instrument.id].revise(instrument)
+            self._changed.add(instrument.id)
 
     def _halt(self, why: int, cell: np.void, ordinal: int) -> None:
         position = f"cell {ordinal}"

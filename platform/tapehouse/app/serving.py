@@ -19,7 +19,11 @@ from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
+from tapehouse.core.errors import TransientError
 from tapehouse.log import Log, PatientLog
+from tapehouse.log.snaps import Snaps
+
+KEEP_AGAIN_S = 5.0  # between two tries to reach SNAPS
 
 
 async def serve_tape(
@@ -59,8 +63,8 @@ async def serve_tape(
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
-            keeper = BookKeeper(logs.tape, await platform.make_snaps())
-            beside.append(asyncio.create_task(_keep_books(keeper)))
+            snaps = await platform.make_snaps()
+            beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
@@ -81,6 +85,16 @@ async def serve_tape(
                 await service.stop()
 
 
-async def _keep_books(keeper: BookKeeper) -> None:
-    """Write the tape's books into SNAPS until cancelled."""
-    await keeper.run(follow=True)
+async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
+    """Write the tape's books into SNAPS until cancelled.
+
+    Args:
+        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+    """
+    while True:
+        try:
+            await BookKeeper(tape, snaps).run(follow=True)
+        except TransientError:
+            if not patient:
+                raise
+        await asyncio.sleep(KEEP_AGAIN_S)

@@ -32,7 +32,7 @@ PART_BYTES = 512 * 1024  # of a body as it is stored, in one message
 PARTS_MAX = 64
 PLAIN_BYTES_MAX = 64 * 1024 * 1024  # what a decoder will ever allocate for one body
 READ_LEVELS_MAX, READ_ORDERS_MAX = 1 << 20, 1 << 22  # bounds that a stored book may have been made with
-_HEADER = struct.Struct("<4sHBBIHH16sQQqQQIIQ")
+_HEADER = struct.Struct("<4sHBBIHBB16sQQqQQIIQ")
 HEADER_BYTES = _HEADER.size
 _CHECKSUM_AT = HEADER_BYTES - 8
 _ZSTD_LEVEL = 1
@@ -74,6 +74,7 @@ class Stored:
     place: Place
     instrument: int  # 0 where it is of none
     told: int  # of a book: which records told it, see `tape_book`
+    source: int = 0  # of a book: of the last record that told it
     body: bytes
 
 
@@ -87,7 +88,7 @@ def encode(stored: Stored) -> list[bytes]:
     messages = []
     for number, part in enumerate(parts):
         head = _HEADER.pack(
-            MAGIC, FORMAT, stored.kind, stored.told, stored.instrument, len(parts), number, place.log_id,
+            MAGIC, FORMAT, stored.kind, stored.told, stored.instrument, stored.source, len(parts), number, place.log_id,
             place.sequence, place.ordinal, place.time, len(stored.body), xxhash.xxh3_64_intdigest(stored.body),
             len(part), len(packed), 0,
         )[:_CHECKSUM_AT]  # fmt: skip
@@ -106,9 +107,9 @@ def decode(messages: Sequence[bytes]) -> Stored:
     fields = [_read_header(message, number, len(messages)) for number, message in enumerate(messages)]
     first = fields[0]
     for number, field in enumerate(fields):
-        if (*field[:6], *field[7:13], field[14]) != (*first[:6], *first[7:13], first[14]):
+        if (*field[:7], *field[8:14], field[15]) != (*first[:7], *first[8:14], first[15]):
             raise DecodeError("it belongs to another snapshot", position=f"part {number}", hint=_HINT)
-    plain_bytes, plain_checksum, packed_bytes = first[11], first[12], first[14]
+    plain_bytes, plain_checksum, packed_bytes = first[12], first[13], first[15]
     packed = b"".join(message[HEADER_BYTES:] for message in messages)
     if len(packed) != packed_bytes or plain_bytes > PLAIN_BYTES_MAX:
         raise DecodeError(f"a body of {len(packed)} bytes, not {packed_bytes}", hint=_HINT)
@@ -120,8 +121,9 @@ def decode(messages: Sequence[bytes]) -> Stored:
         raise DecodeError(f"a body does not decompress: {error}", hint=_HINT) from error
     if len(body) != plain_bytes or xxhash.xxh3_64_intdigest(body) != plain_checksum:
         raise DecodeError("a body's checksum disagrees", hint=_HINT)
-    place = Place(log_id=first[7], sequence=first[8], ordinal=first[9], time=first[10])
-    return Stored(kind=Kind(first[2]), told=first[3], instrument=first[4], place=place, body=body)
+    place = Place(log_id=first[8], sequence=first[9], ordinal=first[10], time=first[11])
+    kind, told, instrument, source = first[2:6]
+    return Stored(kind=Kind(kind), told=told, instrument=instrument, source=source, place=place, body=body)
 
 
 def _read_header(message: bytes, number: int, parts: int) -> tuple[Any, ...]:
@@ -135,14 +137,14 @@ def _read_header(message: bytes, number: int, parts: int) -> tuple[Any, ...]:
         raise DecodeError(f"version {fields[1]} is unknown", position="byte 4", hint="a newer tapehouse wrote it")
     sealed = xxhash.xxh3_64(message[:_CHECKSUM_AT])
     sealed.update(memoryview(message)[HEADER_BYTES:])
-    if sealed.intdigest() != fields[15]:
+    if sealed.intdigest() != fields[16]:
         raise DecodeError("a snapshot's checksum disagrees", position=f"byte {_CHECKSUM_AT}", hint=_HINT)
     if fields[2] not in Kind.__members__.values() or fields[3] > TOLD_MAX:
         raise DecodeError(f"a snapshot of kind {fields[2]}, told by {fields[3]}", position="byte 6", hint=_HINT)
-    if (fields[5], fields[6]) != (parts, number):
-        raise DecodeError(f"part {fields[6]} of {fields[5]}, not {number} of {parts}", position="byte 12", hint=_HINT)
-    if fields[13] != len(message) - HEADER_BYTES:
-        raise DecodeError(f"a part of {len(message) - HEADER_BYTES} bytes, not {fields[13]}", hint=_HINT)
+    if (fields[6], fields[7]) != (parts, number):
+        raise DecodeError(f"part {fields[7]} of {fields[6]}, not {number} of {parts}", position="byte 14", hint=_HINT)
+    if fields[14] != len(message) - HEADER_BYTES:
+        raise DecodeError(f"a part of {len(message) - HEADER_BYTES} bytes, not {fields[14]}", hint=_HINT)
     return fields
 
 
@@ -152,7 +154,11 @@ def _read_header(message: bytes, number: int, parts: int) -> tuple[Any, ...]:
 def store_book(book: TapeBook, place: Place) -> list[bytes]:
     """One instrument's book at a boundary."""
     body = pack_sections({"book": snapshot(book.books), "instrument": _define([book.instrument])})
-    return encode(Stored(kind=Kind.BOOK, place=place, instrument=book.instrument.id, told=book.told, body=body))
+    return encode(
+        Stored(
+            kind=Kind.BOOK, place=place, instrument=book.instrument.id, told=book.told, source=book.source, body=body
+        )
+    )  # fmt: skip
 
 
 def read_book(stored: Stored) -> TapeBook:
@@ -165,7 +171,7 @@ def read_book(stored: Stored) -> TapeBook:
     instruments = _defined(sections["instrument"])
     if len(instruments) != 1 or instruments[0].id != stored.instrument:
         raise DecodeError("a book without its instrument's definition", hint=_HINT)
-    return TapeBook(instruments[0], books=_restored(sections["book"]), told=stored.told)
+    return TapeBook(instruments[0], books=_restored(sections["book"]), told=stored.told, source=stored.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A book of its own, not a slot of a shared one: its state follows from its instrument's records alone, whatever else the
 tape holds, so a snapshot of it and the tail of the tape give the book of a whole refold, byte for byte. It is told by
-quotes until a record by order or by level comes; from then on quotes say nothing new, and are left out.
+quotes until a record by order or by level comes; from then on quotes say nothing new, and are left out. What it is
+worth GAP records say: those of its instrument, and those of all that its source feeds.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from tapehouse.book.kernels import apply
 from tapehouse.book.layout import LINKS, ORDER_ID, QUEUE, REMAINING, Books, Ints, define, make_books
 from tapehouse.book.places import locate
 from tapehouse.book.queues import clear
+from tapehouse.book.standing import set_confidence
 from tapehouse.book.table import high, low
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.market import Action, Instrument, Kind
+from tapehouse.market.gap import told_confidence
 
 ORDERS_MAX = 1 << 18  # live orders of one book
 LEVELS = 1 << 16  # ticks in its window, and levels a side
 NOTHING, QUOTES, RECORDS = 0, 1, 2  # what has told a book so far
+TOLD, SOURCE = 0, 1  # entries of a book's origin
 TOLD_MAX = RECORDS
 
-_MBO, _MBP, _QUOTE = int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE)
+_MBO, _MBP, _QUOTE, _GAP = int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(Kind.GAP)
 _ADD, _CANCEL, _MODIFY, _CLEAR = int(Action.ADD), int(Action.CANCEL), int(Action.MODIFY), int(Action.CLEAR)
 _DEFINITION_KIND = int(Kind.DEFINITION)
 
@@ -43,20 +47,37 @@ def tells(head: Int, packed: Int) -> Int:
     return NOTHING
 
 
+@kernel(inline=True)
+def is_gap(head: Int) -> Int:
+    """Whether a record whose word 6 this is says what books are worth."""
+    return (head >> 48) & 0xFF == _GAP and (head >> 56) & 0xFF != 0
+
+
 @kernel()
-def fold_book(books: State, told: Int, array: Array, start: Int, end: Int, instrument: Int) -> Int:
-    """Apply an instrument's records of the rows from `start` to before `end`; return what has told the book by then."""
+def fold_book(books: State, origin: Array, array: Array, start: Int, end: Int, instrument: Int) -> None:
+    """Apply what the rows from `start` to before `end` say of an instrument's book.
+
+    Args:
+        origin: Of TOLD and SOURCE: what has told the book so far, and the `source` of the last record that did.
+    """
     for row in range(start, end):
-        if array[row, 6] & 0xFFFFFFFF != instrument:
+        head, packed = array[row, 6], array[row, 7]
+        said_of, source = head & 0xFFFFFFFF, (head >> 32) & 0xFFFF
+        if said_of != instrument and said_of != 0:
             continue
-        by = tells(array[row, 6], array[row, 7])
-        if by == NOTHING or by < told:
+        if is_gap(head):
+            told = origin[TOLD] != NOTHING
+            ours = source == 0 or origin[SOURCE] == 0 or source == origin[SOURCE]
+            if said_of == instrument or (told and ours):
+                set_confidence(books, 0, told_confidence(packed & 0xFF, (packed >> 24) & 0xFF))
             continue
-        if by > told and told != NOTHING:
+        by = tells(head, packed)
+        if said_of == 0 or by == NOTHING or by < origin[TOLD]:
+            continue
+        if by > origin[TOLD] and origin[TOLD] != NOTHING:
             clear(books, 0)  # What quotes told is no level that a record would ever take away.
-        told = by
+        origin[TOLD], origin[SOURCE] = by, source
         apply(books, 0, array, row)
-    return told
 
 
 class TapeBook:
@@ -65,23 +86,43 @@ class TapeBook:
     Args:
         books: Of one slot, defined; None for an empty one.
         told: What has told it: NOTHING, QUOTES or RECORDS.
+        source: Of the last record that did.
     """
 
-    def __init__(self, instrument: Instrument, *, books: Books | None = None, told: int = NOTHING) -> None:
+    def __init__(
+        self, instrument: Instrument, *, books: Books | None = None, told: int = NOTHING, source: int = 0
+    ) -> None:
         self.instrument = instrument
-        self.told = told
+        self._origin = np.array([told, source], np.int64)
         if books is None:
             books = make_books(1, orders=ORDERS_MAX, levels=LEVELS)
             define(books, 0, instrument.tick_size)
         self.books = books
 
+    @property
+    def told(self) -> int:
+        """What has told it so far: NOTHING, QUOTES or RECORDS."""
+        return int(self._origin[TOLD])
+
+    @property
+    def source(self) -> int:
+        """The source of the last record that did."""
+        return int(self._origin[SOURCE])
+
     def fold(self, array: Ints, start: int, end: int) -> None:
-        """Apply this instrument's records in a range of rows.
+        """Apply what a range of rows says of this instrument's book.
 
         Args:
             array: Cells as `market.words` shapes them, whole records.
         """
-        self.told = int(fold_book(self.books, self.told, array, start, end, self.instrument.id))
+        fold_book(self.books, self._origin, array, start, end, self.instrument.id)
+
+    def revise(self, instrument: Instrument) -> None:
+        """Take new terms of the instrument; a book of another tick begins empty."""
+        if instrument.tick_size != self.instrument.tick_size:
+            clear(self.books, 0)
+            define(self.books, 0, instrument.tick_size)
+        self.instrument = instrument
 
     def orders(self, side: int, price: int) -> list[tuple[int, int]]:
         """The known orders at a price, oldest first: id and what remains of each."""
@@ -101,8 +142,8 @@ class TapeBook:
 # Why `scan` stopped at a row.
 DONE, DEFINITION, BOUNDARY, UNDEFINED_INSTRUMENT, BAD_RECORD = range(5)
 # Entries of the state of a scan.
-NOW, CELLS_EVERY, NS_EVERY, CELL_SPAN, TIME_SPAN, STARTED = range(6)
-SCAN_ENTRIES = 6
+NOW, CELLS_EVERY, NS_EVERY, CELL_SPAN, TIME_SPAN, STARTED, ALL_DOUBTED = range(7)
+SCAN_ENTRIES = 7
 
 
 @kernel()
@@ -114,7 +155,8 @@ def scan(state: Array, rows: Array, touched: Array, array: Array, start: Int, fi
 
     Args:
         state: SCAN_ENTRIES; its spans are those of the last record, and STARTED is 0 before the first. The caller that
-            is told of a boundary makes STARTED 0: the record after it is then taken as it is.
+            is told of a boundary makes STARTED 0: the record after it is then taken as it is. ALL_DOUBTED becomes 1 at
+            a GAP record of no single instrument; the caller makes it 0.
         rows: The row of each instrument id in `touched`, -1 for none.
         touched: Set to 1 where a record tells a book.
         first_ordinal: Of row 0.
@@ -138,6 +180,12 @@ def scan(state: Array, rows: Array, touched: Array, array: Array, start: Int, fi
             if instrument >= rows.shape[0] or rows[instrument] < 0:
                 return at, UNDEFINED_INSTRUMENT
             touched[rows[instrument]] = 1
+        elif is_gap(head):
+            instrument = head & 0xFFFFFFFF
+            if instrument == 0:
+                state[ALL_DOUBTED] = 1
+            elif instrument < rows.shape[0] and rows[instrument] >= 0:
+                touched[rows[instrument]] = 1
         at += length
     return at, DONE
 

@@ -75,7 +75,7 @@ def book(
     for refused in said["refused"]:
         diagnostics.print(f"passed over: {refused}", highlight=False, style="yellow")
     print_table(
-        f"{said['symbol']}, {said['state']}, {said['ts']}",
+        f"{said['symbol']}, {said['state']}, {said['confidence']}, {said['ts']}",
         ("bid orders", "bid size", "bid", "ask", "ask size", "ask orders"),
         _ladder(sides["bids"], sides["asks"]),
     )

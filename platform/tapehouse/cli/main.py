@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feeds list": ("cmd_feeds:list_formats", "The formats that can be recorded."),
     "feeds check": ("cmd_feeds:check", "Parse a file and hold it against the truth that it carries."),
     "feeds push": ("cmd_feeds:push", "Push a source into a shared-memory ring, as a feed handler does."),
+    "feeds serve": ("cmd_serve_feed:serve", "Serve a recording as the venue's live feed, with faults."),
+    "feeds live": ("cmd_feeds_live:live", "Record a venue live into a ring: websocket, or ITCH over UDP."),
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
@@ -52,7 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("cmd_bench:bench", "Measure on this machine, beside goals and peers."),
 }
 GROUPS = {
-    "feeds": "Market-data formats: list, check, and push into a ring.",
+    "feeds": "Market data: list and check formats, push into a ring, record live, serve a recording.",
     "books": "Snapshots of order books along a tape.",
     "kv": "Projections as keys and values.",
     "dr": "Disaster recovery: back up, restore, verify.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
@@ -34,6 +35,14 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+def stop_signal() -> asyncio.Event:
+    """Of the running loop: set by Ctrl-C or SIGTERM, once or more often."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 def compile_kernels(*, quiet: bool = False) -> None:

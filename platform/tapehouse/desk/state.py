@@ -93,7 +93,9 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     """
     if not 0 <= slot < INSTRUMENTS_MAX:
         raise DataError(
-            f"a desk trades {INSTRUMENTS_MAX} instruments at most", subject=instrument.symbol, hint="split the tape"
+            f"a desk trades {INSTRUMENTS_MAX} instruments at most",
+            subject=instrument.symbol,
+            hint="record so many with --strategy none, or split the tape",
         )
     desk.instruments[slot] = instrument_terms(instrument)
 

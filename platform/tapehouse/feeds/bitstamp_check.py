@@ -6,6 +6,7 @@
   counted: orders from before the log are missing there. Later a difference counts unless our best was the line's
   within PHASE_NS (the two streams are not in step), or a gap is open: crossed for longer than CROSSED_NS, until the
   line agrees.
+- At a gap the orders that the line contradicts are taken out; none of them is ever told again.
 - The feed's GAP records are the ones found here. Each trade has an order that lost that amount within TRADE_NS.
 - orders.csv, where given, has a row for each order message. Its volume was cut off after a product of floats, so it
   may be one unit less; such rows are counted.
@@ -58,6 +59,7 @@ class _Log:
     orders: dict[int, list[int]] = field(default_factory=dict)  # id: side, price, size, creation
     levels: tuple[Counter[int], Counter[int]] = field(default_factory=lambda: (Counter(), Counter()))
     gone: dict[int, None] = field(default_factory=dict)  # the latest deleted ids, oldest first
+    removed: set[int] = field(default_factory=set)  # orders taken out at a gap
     tops: deque[tuple[int, Top]] = field(default_factory=lambda: deque(maxlen=TOPS_MAX))
     books: deque[_Waiting] = field(default_factory=deque)
     trades: deque[Message] = field(default_factory=deque)
@@ -96,7 +98,10 @@ class _Log:
     def order(self, message: Message) -> None:
         """An order's message: its own contradictions, then its effect."""
         where, known = self.where(message), self.orders.get(message.id)
-        if message.id in self.gone:
+        if message.id in self.removed:
+            self.removed.remove(message.id)
+            self.check.mismatch(f"{where}: an order_book line contradicted this order before, yet it lives")
+        elif message.id in self.gone:
             self.late += 1
         elif message.event == CREATED:
             self.check.compare(where, "known already" if known else "new", "new")
@@ -174,6 +179,7 @@ class _Log:
         for order, (side, price, size, _) in list(self.orders.items()):
             if price >= ask[0] if side == BID else price <= bid[0]:
                 del self.orders[order]
+                self.removed.add(order)
                 self.change(side, price, -size)
         self.note_top()
 

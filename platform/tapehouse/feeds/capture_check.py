@@ -4,7 +4,7 @@ The books here are dicts that cells are put into, as any consumer would, so a nu
 cell is found as well as one that is wrong in the file.
 
 What cannot be noticed: where a venue sends no checksum, a wrong size or price of a level that never becomes the best
-one; times; sizes and prices of trades.
+one; a quote that another one followed before the next change; times; sizes and prices of trades.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from tapehouse.feeds.capture import Message
 from tapehouse.feeds.capture_feed import CaptureFeed, MakeSession, open_capture
 from tapehouse.feeds.checking import Check
 from tapehouse.feeds.formats import SourceOptions
-from tapehouse.market import Action, Cause, Cells, Confidence, Flag, Kind, Side
+from tapehouse.market import CELL, Action, Cause, Cells, Confidence, Flag, Kind, Side
 
 HISTORY_MAX = 65_536  # quotes, or changes of a book, kept of one instrument until the other side comes
 _QUOTE_SIDES = 2
+_NAMES = CELL.names or ()
+_LAST = int(Flag.LAST)
+_LAST_OR_SNAPSHOT = int(Flag.LAST | Flag.SNAPSHOT)
 Best = tuple[int, int, int, int]  # bid, size, ask, size; 0 where a side is empty
 
 
@@ -93,14 +98,12 @@ class TopOfBook:
 
     def see(self, message: Message, cells: Cells, books: dict[int, LevelsByPrice]) -> None:
         """Take the quotes."""
-        for at in range(len(cells)):
-            if cells["kind"][at] != Kind.QUOTE or cells["cells"][at] != _QUOTE_SIDES:
-                continue
-            instrument = self._book_of[int(cells["instrument"][at])]
+        for at in np.flatnonzero((cells["kind"] == Kind.QUOTE) & (cells["cells"] == _QUOTE_SIDES)).tolist():
+            bid, ask = (dict(zip(_NAMES, cell.item(), strict=True)) for cell in cells[at : at + 2])
+            instrument = self._book_of[bid["instrument"]]
             numbers, told = self._quotes.setdefault(instrument, ([], []))
-            numbers.append(int(cells["sequence"][at]))
-            bid, ask = cells[at : at + 2]
-            told.append((int(bid["price"]), int(bid["size"]), int(ask["price"]), int(ask["size"])))
+            numbers.append(bid["sequence"])
+            told.append((bid["price"], bid["size"], ask["price"], ask["size"]))
             self._judge(instrument, final=len(numbers) >= HISTORY_MAX)
 
     def changed(self, message: Message, instrument: int, sequence: int, ts_event: int, best: Best) -> None:
@@ -156,10 +159,12 @@ def check_capture(
     suspect: dict[int, str] = {}
     for message, cells in feed.steps():
         check.rows += 1
-        if watching is not None:
+        kinds = set(cells["kind"].tolist())
+        if watching is not None and kinds:
             watching.see(message, cells, books)
-        _put_in(message, cells, books, watching)
-        for cell in cells[cells["kind"] == Kind.GAP]:
+        if Kind.MBP in kinds:
+            _put_in(message, cells[cells["kind"] == Kind.MBP], books, watching)
+        for cell in cells[cells["kind"] == Kind.GAP] if Kind.GAP in kinds else ():
             instrument = int(cell["instrument"])
             if cell["depth"] == Confidence.SUSPECT:
                 cause = Cause(cell["action"]).name.lower().replace("_", " ")
@@ -174,10 +179,7 @@ def check_capture(
     return check
 
 
-def _put_in(message: Message, cells: Cells, books: dict[int, LevelsByPrice], watching: Observer | None) -> None:
-    levels = cells[cells["kind"] == Kind.MBP]
-    if not len(levels):
-        return
+def _put_in(message: Message, levels: Cells, books: dict[int, LevelsByPrice], watching: Observer | None) -> None:
     columns = ("instrument", "action", "side", "price", "size", "flags", "sequence", "ts_event")
     rows = zip(*(levels[name].tolist() for name in columns), strict=True)
     for instrument, action, side, price, size, flags, sequence, ts_event in rows:
@@ -185,7 +187,7 @@ def _put_in(message: Message, cells: Cells, books: dict[int, LevelsByPrice], wat
         if book is None:
             book = books[instrument] = LevelsByPrice()
         book.apply(action, side, price, size)
-        if watching is not None and flags & Flag.LAST and not flags & Flag.SNAPSHOT:
+        if watching is not None and flags & _LAST_OR_SNAPSHOT == _LAST:
             watching.changed(message, instrument, sequence, ts_event, book.best())
 
 

@@ -9,13 +9,12 @@ Source: F. Black, "The pricing of commodity contracts" (1976); Deribit's are mul
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from statistics import NormalDist
 from typing import Any
 
 import msgspec
 
+from tapehouse.core import detmath
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds.capture import Message
 from tapehouse.feeds.capture_check import HISTORY_MAX, Best, LevelsByPrice
@@ -27,7 +26,6 @@ DELTA_TOLERANCE = 2e-5  # the venue rounds delta to 1e-5 and the volatility to 1
 MARK_TOLERANCE = 5e-4  # deep in the money the venue's mark departs from its own volatility's price by half of this
 _YEAR_NS = 365 * 86_400 * 1_000_000_000
 _VOLATILITY_UNIT = 1e-9
-_NORMAL = NormalDist()
 
 
 class _Greeks(msgspec.Struct):
@@ -106,7 +104,7 @@ class TickersOfDeribit:
         if stated is None or UNDEFINED in values or years <= 0 or min(values) <= 0:
             return
         forward, mark, volatility = values
-        delta, price = black(forward / option.strike, volatility * _VOLATILITY_UNIT * math.sqrt(years), option.right)
+        delta, price = black(forward / option.strike, volatility * _VOLATILITY_UNIT * detmath.sqrt(years), option.right)
         self._within(f"{where}: delta", stated.delta, delta, DELTA_TOLERANCE)
         self._within(f"{where}: mark price", mark * 10.0**option.price_exponent, price, MARK_TOLERANCE)
 
@@ -123,8 +121,8 @@ def black(ratio: float, deviation: float, right: str) -> tuple[float, float]:
         ratio: Forward over strike.
         deviation: Volatility times sqrt(years), positive.
     """
-    d1 = math.log(ratio) / deviation + deviation / 2
-    delta, weight = _NORMAL.cdf(d1), _NORMAL.cdf(d1 - deviation)
+    d1 = float(detmath.log(ratio)) / deviation + deviation / 2
+    delta, weight = float(detmath.normal_cdf(d1)), float(detmath.normal_cdf(d1 - deviation))
     if right == "P":
         delta, weight = delta - 1, weight - 1
     return delta, delta - weight / ratio

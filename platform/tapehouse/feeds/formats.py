@@ -111,6 +111,15 @@ FORMATS: dict[str, Format] = {
             checked_by="each packet's place against the one before, each message's type, levels and trades",
         ),
         Format(
+            name="pitch",
+            module="pitch",
+            description="Cboe (BATS) PITCH 1 as text: lines of fixed columns",
+            extensions=(".txt", ".pitch", ".gz"),
+            files="one file",
+            checked_by="each line's type and order; executed volumes also against an answer.txt beside the file",
+            needs=("day",),
+        ),
+        Format(
             name="tardis",
             module="tardis",
             description="Tardis.dev normalized CSV: incremental_book_L2, book_snapshot_N, trades, quotes",
@@ -125,6 +134,15 @@ FORMATS: dict[str, Format] = {
             extensions=(".zip", ".csv"),
             files="trades, quotes, or one file of each",
             checked_by="its lines as decimals, and the minute and second bars of the day where they lie beside it",
+        ),
+        Format(
+            name="table",
+            module="table",
+            description="any CSV or Parquet file of trades, quotes, levels or orders, with a mapping of its columns",
+            extensions=(".csv", ".csv.gz", ".parquet"),
+            files="one file",
+            checked_by="its rows as Python's own csv and decimals read them",
+            needs=("mapping",),
         ),
         Format(
             name="binance",
@@ -181,6 +199,14 @@ FORMATS: dict[str, Format] = {
             extensions=(),
             files="one recording; books by REST may lie in files of their own",
             checked_by="sequence numbers, trade numbers, and what each order had left when it ended",
+        ),
+        Format(
+            name="tape",
+            module="tape",
+            description="tapehouse's own segment files, as drain writes them: history as a source",
+            extensions=(".seg", ".tape"),
+            files="files of one log in order, or a directory of them",
+            checked_by="its own digests, from message to message and from file to file",
         ),
         Format(
             name="generated",

@@ -17,9 +17,8 @@ from tapehouse.feeds.symbol_table import STATE, divide, number_of
 from tapehouse.market import Action, Flag, Kind, Side
 
 # Slots of a stream's state: who sends it, the next number, the latest time of sending; then counters.
-SESSION, CHANNEL, PROTOCOL, BEGUN, NEXT, SENT, PACKETS, MESSAGES, HEARTBEATS, REPEATED, MISSING, STREAM_SLOTS = range(
-    12
-)
+SESSION, CHANNEL, PROTOCOL, BEGUN, NEXT, SENT = range(6)
+PACKETS, MESSAGES, HEARTBEATS, REPEATED, MISSING, STREAM_SLOTS = range(6, 12)
 # What a packet is to the stream before it.
 ALL_TAKEN, GAP, RESTART, NEW_SESSION, BAD_PACKET = range(5)
 

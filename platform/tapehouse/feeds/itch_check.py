@@ -11,7 +11,8 @@ that nobody added is a mismatch. Elsewhere such orders are counted, unless they 
 leaves out the lengths of messages is taken to have left out messages too, as the simulated file has.
 
 What cannot be noticed in a file (in a capture the checksums notice it): digits of a price, of a size that is taken
-nowhere, of a match number or a time that keeps the order; participants; fields of messages that become no cells.
+nowhere, of a match number or a time that keeps the order; participants; a trading state that becomes another; fields of
+messages that become no cells.
 """
 
 from __future__ import annotations

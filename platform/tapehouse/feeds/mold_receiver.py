@@ -1,8 +1,9 @@
 """A receiver of MoldUDP64 without its sockets: datagrams of one or more lines in, messages in order and requests out.
 
 A hole that no line fills is told at once, and asked for from the retransmission server: one request at a time, again
-after a time that doubles, and after so many without an answer that brings something the hole is given up. The answer
-to a request brings as many messages as fit in a packet; the rest is asked for as soon as it is there.
+after a time that doubles, and after so many without an answer that brings something the hole is given up; of a server
+that did not answer, the next hole is asked for once, so that it does not hold up the feed for long. An answer brings
+as many messages as fit in a packet; the rest is asked for as soon as it is there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from tapehouse.feeds.arbitration import BUFFERED_MAX, PATIENCE_NS, Arbiter, Even
 from tapehouse.feeds.mold import COUNT_MAX, MoldRequest, build_request, read_packet
 
 ATTEMPTS_MAX = 6  # requests for one thing before it is given up
+ATTEMPTS_OF_SILENT = 1  # the same of a server that left the last thing unanswered
 RETRY_NS = 50_000_000  # before a request is sent again
 RETRY_NS_MAX = 1_000_000_000
 
@@ -42,6 +44,7 @@ class MoldReceiver:
         self._retransmission = retransmission
         self._asked: tuple[int, int] | None = None  # the hole that the last request was for
         self._attempts = 0
+        self._silent = False
         self._due = 0
         self._out: list[bytes] = []
 
@@ -64,7 +67,9 @@ class MoldReceiver:
         Raises:
             DecodeError: As `receive`.
         """
+        before = self.arbiter.repaired
         self._take_in(None, datagram, now)
+        self._silent = self._silent and self.arbiter.repaired == before
 
     def elapsed(self, now: int) -> None:
         """Time passed, in ns of any clock that never goes back."""
@@ -101,7 +106,7 @@ class MoldReceiver:
                 self._asked, self._attempts, self._due = hole, 0, now
             if now < self._due:
                 return
-            if self._attempts < ATTEMPTS_MAX:
+            if self._attempts < (ATTEMPTS_OF_SILENT if self._silent else ATTEMPTS_MAX):
                 begin, end = hole
                 session = self.arbiter.session or b""
                 self._out.append(build_request(MoldRequest(session, begin, min(end - begin, COUNT_MAX))))
@@ -109,5 +114,6 @@ class MoldReceiver:
                 self._due = now + min(RETRY_NS << self._attempts, RETRY_NS_MAX)
                 self._attempts += 1
                 return
+            self._silent = True
             self.arbiter.give_up(now)
         self._asked = None

@@ -75,11 +75,14 @@ class SymbolTable:
     @property
     def instruments(self) -> tuple[Instrument, ...]:
         """All so far, by number; the tick divides a cent and every price that `divide` was shown."""
-        made = []
+        made: list[Instrument] = []
+        seen: set[str] = set()
         for number, (symbol, divisor) in enumerate(self.known[1 : self.tally[0] + 1, :2].tolist(), 1):
             text = symbol.to_bytes(8, "big", signed=True).decode("ascii", "backslashreplace").strip(" \0")
             tick = gcd(divisor, _CENT) if divisor else 1
-            text = text or f"SYMBOL-{number}"
+            if not text or text in seen:  # the bytes of a damaged file
+                text = f"{text}#{number}"
+            seen.add(text)
             made.append(Instrument(id=number, symbol=text, venue=self._venue, tick_size=tick * self._price_unit))
         return tuple(made)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from tapehouse.core.ids import slug
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds.checking import Check
 from tapehouse.feeds.formats import NO_OPTIONS, SourceOptions, one_file
+from tapehouse.feeds.level_events import LevelEvents
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
 from tapehouse.feeds.tardis_books import DECODED, diff_books
 from tapehouse.feeds.tardis_check import check_tardis
@@ -140,11 +140,7 @@ class _Decoding:
         self._latest = np.int64(0)
         self._meanings: dict[str, npt.NDArray[np.int64]] = {}
         instruments = len(file.instruments) + 1
-        self._in_snapshot = np.zeros(instruments, bool)  # the last row of each instrument
-        self._held = empty_cells(
-            0
-        )  # the last cell of an incremental file: whether an event ends there is not known yet
-        self._held_local = np.zeros(0, np.int64)
+        self._events = LevelEvents(instruments - 1)
         levels = self._layout.levels
         self._known = np.full((instruments, 2, levels, 2), UNDEFINED, np.int64)
         self._seen = np.zeros(instruments, np.int64)
@@ -242,47 +238,16 @@ class _Decoding:
         """Rows of incremental_book_L2; the last one is held until the next row says whether its event goes on."""
         amounts = self._column(block, "amount")
         snapshot = self._meaning("is_snapshot")[self._column(block, "is_snapshot")] == 1
-        begins = self._snapshot_begins(cells["instrument"], snapshot)
         cells["kind"], cells["price"], cells["size"] = Kind.MBP, self._column(block, "price"), amounts
         cells["side"] = self._meaning("side")[self._column(block, "side")]
         changed = np.where(amounts == 0, int(Action.CANCEL), int(Action.MODIFY))
         cells["action"] = np.where(snapshot & (amounts > 0), int(Action.ADD), changed)
         cells["flags"] = np.where(snapshot, int(Flag.BY_PRICE | Flag.SNAPSHOT), int(Flag.BY_PRICE))
-        local = np.where(snapshot, 0, self._column(block, "local_timestamp"))
-        cells = np.concatenate((self._held, cells))
-        keys = np.stack((cells["instrument"], snapshot_of(cells), np.concatenate((self._held_local, local))), axis=1)
-        first = len(self._held)
-        goes_on = (keys[1:] == keys[:-1]).all(axis=1)
-        ended = np.flatnonzero(begins) + first - 1
-        goes_on[ended[ended >= 0]] = False
-        cells["flags"][:-1] |= np.where(goes_on, 0, int(Flag.LAST)).astype(np.uint8)
-        self._held, self._held_local = cells[-1:].copy(), keys[-1:, 2].astype(np.int64)
-        places = np.flatnonzero(begins) + first
-        clears = cells[places].copy()
-        clears["kind"], clears["action"], clears["side"] = Kind.MBO, Action.CLEAR, Side.NONE
-        clears["price"], clears["size"] = UNDEFINED, 0
-        clears["flags"] = int(Flag.SNAPSHOT | Flag.SYNTHETIC)
-        return np.insert(cells, places, clears)[:-1]
-
-    def _snapshot_begins(self, own: npt.NDArray[Any], snapshot: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Whether each row is the first of a snapshot: its instrument's row before it was none."""
-        order = np.argsort(own, kind="stable")
-        sorted_own, sorted_snapshot = own[order], snapshot[order]
-        before = np.empty_like(sorted_snapshot)
-        before[1:] = sorted_snapshot[:-1]
-        firsts = np.flatnonzero(np.concatenate(([True], sorted_own[1:] != sorted_own[:-1])))
-        before[firsts] = self._in_snapshot[sorted_own[firsts]]
-        lasts = np.append(firsts[1:], len(own)) - 1
-        self._in_snapshot[sorted_own[lasts]] = sorted_snapshot[lasts]
-        begins = np.empty_like(snapshot)
-        begins[order] = sorted_snapshot & ~before
-        return begins
+        return self._events.take(cells, self._column(block, "local_timestamp"))
 
     def finish(self, waiting: list[Cells]) -> None:
         """What was held ends its event."""
-        self._held["flags"] |= int(Flag.LAST)
-        waiting.append(self._held)
-        self._held, self._held_local = empty_cells(0), np.zeros(0, np.int64)
+        waiting.append(self._events.finish())
 
     def _books(self, block: Block, common: Cells, waiting: list[Cells]) -> int:
         """Rows of book_snapshot_N; how many had levels in order."""
@@ -299,12 +264,6 @@ class _Decoding:
             if used[0]:
                 waiting.append(from_words(self._out[: used[0]].copy()))
         return done
-
-
-def snapshot_of(cells: Cells) -> npt.NDArray[np.bool_]:
-    """Whether each cell is of a snapshot."""
-    found: npt.NDArray[np.bool_] = (cells["flags"] & int(Flag.SNAPSHOT)) != 0
-    return found
 
 
 def open_files(paths: Sequence[Path], options: SourceOptions = NO_OPTIONS) -> TardisFeed:

@@ -26,8 +26,10 @@ ROWS_PER_BLOCK = 8192
 COLUMNS_MAX = 1024
 TEXT_BYTES_MAX = 64
 TEXTS_MAX = 1 << 14
+TIME_MAX = 1 << 62  # ns; far below 64 bits, so that a zone's offset cannot wrap
 _SLOTS = 1 << 15
 _COMMA, _LINE_FEED, _RETURN, _ZERO, _NINE = 44, 10, 13, 48, 57
+_PLUS, _MINUS, _POINT, _COLON = 43, 45, 46, 58
 _WRONG_COLUMNS, _LONG_TEXT, _MANY_TEXTS = 11, 12, 13  # after the statuses of `decimals`
 _ID_DIGITS_MAX = 18
 
@@ -42,6 +44,8 @@ class Type(IntEnum):
     NUMBER_OR_EMPTY = 2  # UNDEFINED where it is empty
     TEXT = 3
     ID = 4  # a number of at most 18 digits; 0 where it is anything else
+    EPOCH = 6  # a time since 1970 as ns, of a unit of 10^(its exponent + 9) s: -9 for seconds, 0 for ns
+    ISO = 5  # an ISO 8601 time as ns since 1970; without a zone as if it were UTC
 
 
 @kernel()
@@ -77,8 +81,98 @@ def _intern(data: Array, at: Int, end: Int, texts: Array, lengths: Array, slots:
 
 
 @kernel()
+def _two_digits(data: Array, at: Int) -> Int:
+    """Two digits; -1 where they are none."""
+    high, low = np.int64(data[at]) - _ZERO, np.int64(data[at + 1]) - _ZERO
+    return high * 10 + low if 0 <= high <= 9 and 0 <= low <= 9 else -1
+
+
+@kernel()
+def _parse_iso(data: Array, at: Int, stop: Int, value: Array) -> Int:
+    """`YYYY-MM-DD`, then `T` or a space, `HH:MM:SS`, a fraction of at most 9 digits, and Z or an offset; a status."""
+    if stop - at < 19 or data[at + 4] != _MINUS or data[at + 7] != _MINUS:
+        return 1
+    if data[at + 13] != _COLON or data[at + 16] != _COLON or (data[at + 10] != 84 and data[at + 10] != 32):
+        return 1
+    century, year = _two_digits(data, at), _two_digits(data, at + 2)
+    month, day = _two_digits(data, at + 5), _two_digits(data, at + 8)
+    hour, minute, second = _two_digits(data, at + 11), _two_digits(data, at + 14), _two_digits(data, at + 17)
+    if century < 0 or year < 0 or not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60):
+        return 1
+    year += century * 100
+    leap = (year % 4 == 0 and year % 100 != 0) or year % 400 == 0
+    longest = 31 if month in (1, 3, 5, 7, 8, 10, 12) else 30
+    if month == 2:
+        longest = 29 if leap else 28
+    if not (1970 <= year < 2262 and 1 <= month <= 12 and 1 <= day <= longest):
+        return 1
+    shifted = year - 1 if month <= 2 else year  # years that begin in March, so that leap days end them
+    place = (month + 9) % 12
+    days = shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + (153 * place + 2) // 5 + day - 719_469
+    time = ((days * 24 + hour) * 60 + minute) * 60 + second
+    at += 19
+    fraction = np.int64(0)
+    unit = np.int64(100_000_000)
+    if at < stop and data[at] == _POINT:
+        at += 1
+        begin = at
+        while at < stop and _ZERO <= data[at] <= _NINE and unit > 0:
+            fraction += unit * (np.int64(data[at]) - _ZERO)
+            unit //= 10
+            at += 1
+        if at == begin:
+            return 1
+    if at < stop and data[at] == 90:
+        at += 1
+    elif at < stop and (data[at] == _MINUS or data[at] == _PLUS):
+        if stop - at != 6 or data[at + 3] != _COLON:
+            return 1
+        hours, minutes = _two_digits(data, at + 1), _two_digits(data, at + 4)
+        if not (0 <= hours < 24 and 0 <= minutes < 60):
+            return 1
+        offset = (hours * 60 + minutes) * 60
+        time += offset if data[at] == _MINUS else -offset
+        at = stop
+    value[0] = time * 1_000_000_000 + fraction
+    return 0 if at == stop else 1
+
+
+@kernel()
+def _parse_epoch(data: Array, at: Int, stop: Int, exponent: Int, value: Array) -> Int:
+    """Digits and a fraction, without a sign or an exponent; ns below TIME_MAX; a status."""
+    scale = np.int64(1)
+    for _ in range(-exponent):
+        scale *= 10
+    whole = np.int64(0)
+    begin = at
+    while at < stop and _ZERO <= data[at] <= _NINE:
+        whole = whole * 10 + np.int64(data[at]) - _ZERO
+        if whole >= TIME_MAX // scale:
+            return 2
+        at += 1
+    if at == begin:
+        return 1
+    fraction = np.int64(0)
+    if at < stop and data[at] == _POINT:
+        at += 1
+        begin = at
+        unit = scale // 10
+        while at < stop and _ZERO <= data[at] <= _NINE:
+            digit = np.int64(data[at]) - _ZERO
+            if unit == 0 and digit != 0:
+                return 3
+            fraction += unit * digit
+            unit //= 10
+            at += 1
+        if at == begin:
+            return 1
+    value[0] = whole * scale + fraction
+    return 0 if at == stop else 1
+
+
+@kernel()
 def _parse_field(data: Array, at: Int, stop: Int, exponent: Int, kind: Int, value: Array) -> Int:
-    """A NUMBER, NUMBER_OR_EMPTY or ID that must end at `stop`; 0, or a status."""
+    """Anything but a TEXT, which must end at `stop`; 0, or a status."""
     if kind == 2 and at == stop:
         value[0] = UNDEFINED
         value[1] = 0
@@ -92,6 +186,10 @@ def _parse_field(data: Array, at: Int, stop: Int, exponent: Int, kind: Int, valu
                 number = number * 10 + np.int64(data[place]) - _ZERO
         value[0] = number if good else 0
         return 0
+    if kind == 5:
+        return _parse_iso(data, at, stop, value)
+    if kind == 6:
+        return _parse_epoch(data, at, stop, exponent, value)
     end = parse_decimal(data, at, stop, exponent, value)
     if end < 0:
         return -end
@@ -201,6 +299,7 @@ class TypedRows:
         stream: Bytes, from the beginning.
         title: What errors call the file.
         header: Whether the first line is one.
+        word: What positions in errors count.
 
     Attributes:
         header: The names of the columns; empty without a header.
@@ -208,7 +307,7 @@ class TypedRows:
         rows_read: Rows so far, the header excluded.
     """
 
-    def __init__(self, stream: io.RawIOBase, title: str, *, header: bool) -> None:
+    def __init__(self, stream: io.RawIOBase, title: str, *, header: bool, word: str = "line") -> None:
         self.title = title
         self.rows_read = 0
         self.header: tuple[str, ...] = ()
@@ -220,7 +319,8 @@ class TypedRows:
         self._failure: DecodeError | None = None
         self._damage: DecodeError | None = None
         self._value, self._result = np.zeros(2, np.int64), np.zeros(3, np.int64)
-        self._lines_before = int(header)
+        self._word = word
+        self._lines_before = int(header and word == "line")
         self._refill()
         if self._end == 0:
             if self._damage is not None:
@@ -322,8 +422,8 @@ class TypedRows:
             self._end += got
 
     def position(self, ahead: int = 0) -> str:
-        """`line n` of the row that was read last, or of one ahead of it."""
-        return f"line {self._lines_before + self.rows_read + ahead}"
+        """`line n`, or whatever the word is, of the row that was read last, or of one ahead of it."""
+        return f"{self._word} {self._lines_before + self.rows_read + ahead}"
 
     def _explain(self, status: int) -> DecodeError:
         line, _, _ = self._data[self._begin : self._end].tobytes().partition(b"\n")
@@ -337,7 +437,8 @@ class TypedRows:
         elif status == _MANY_TEXTS:
             message = f"{name}: more than {TEXTS_MAX} different texts"
         else:
-            message = f"{name}: {COMPLAINTS[status]}"
+            is_time = self._kinds[column] == Type.ISO
+            message = f"{name}: {'it is no ISO 8601 time' if is_time else COMPLAINTS[status]}"
         cut_off = self._final and self._begin + len(line) == self._end
         hint = "the last line is cut off: download or export the file again" if cut_off else ""
         where = self.position(1)

@@ -95,6 +95,11 @@ class VenueBook:
         self.asks.clear()
 
     @property
+    def levels(self) -> int:
+        """Of the longer side."""
+        return max(len(self.bids.keys), len(self.asks.keys))
+
+    @property
     def crossed(self) -> bool:
         """Whether the best bid is at or above the best ask."""
         bid, ask = self.bids.best, self.asks.best

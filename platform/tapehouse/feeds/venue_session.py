@@ -35,6 +35,7 @@ from tapehouse.market import Cause, Cells, Confidence, Instrument, gap_record
 SECOND_NS = 1_000_000_000
 INSTRUMENTS_MAX = 20_000  # of one session
 PENDING_MAX = 10_000  # messages kept while a snapshot is awaited, of one instrument
+BOOK_LEVELS_MAX = 1 << 17  # of one side; a book that grew beyond is asked for anew
 WISHES_MAX = 4_096  # that nobody fetched; the oldest go, and what is still needed is wished for again
 SPACING_NS = SECOND_NS  # between two wishes for one book
 RETRY_NS = 5 * SECOND_NS  # after which a wish that brought no book is wished again
@@ -430,6 +431,8 @@ class BookSession:
         possible = self._apply(state, message)
         if not possible:
             self._distrust(state, Cause.CHECKSUM)
+        elif state.book.levels > BOOK_LEVELS_MAX:
+            self._distrust(state, Cause.UNKNOWN)
         elif self._checksum_holds(state, message):
             self._judge_crossed(symbol, state)
 

@@ -2,10 +2,10 @@
 
 A span lasts from the record that leaves GOOD to the one that comes back to it; records between the two extend it. One
 of a whole source (instrument 0) concerns the instruments that the source feeds, and ends where the last of them is made
-good, each by itself or all at once. Which feed an instrument has the sequencer's RAW records say; one whose feed the
-tape does not name is taken for everybody's. These are the rules by which the engine marks its books, extended to
-instruments without a book (options). An instrument begins GOOD where it is defined; of one that the tape has not
-defined yet, a record says nothing.
+good, each by itself or all at once. A venue that begins anew and leaves nothing out (RESET, GOOD) is a span of one
+record. Which feed an instrument has the sequencer's RAW records say; one whose feed the tape does not name is taken for
+everybody's. These are the rules by which the engine marks its books, extended to instruments without a book (options).
+An instrument begins GOOD where it is defined; of one that the tape has not defined yet, a record says nothing.
 """
 
 from __future__ import annotations
@@ -142,6 +142,8 @@ class GapFold:
     def _fold(self, record: _Record) -> None:
         if record.instrument and record.instrument not in self._instruments:
             return
+        if record.cause == Cause.RESET and record.worth == Confidence.GOOD:
+            self._end(self._open(record, set()), record)  # Nothing is missing, and yet the books begin anew here.
         if record.instrument:
             self._mark(record.instrument, record)
             if record.worth == Confidence.GOOD:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tapehouse.book import ASK, BID, levels, state
+from tapehouse.book import ASK, BID, confidence, levels, state
 from tapehouse.book.projection import fixed_text
 from tapehouse.book.stored import Place, read_book, read_definitions, read_mark
 from tapehouse.book.tape_book import TapeBook
@@ -140,6 +139,7 @@ class BookAt:
             "symbol": self.book.instrument.symbol,
             "instrument": self.book.instrument.id,
             "state": state(self.book.books, 0).name.lower(),
+            "confidence": confidence(self.book.books, 0).name.lower(),
             "ts": format_time_ns(self.time),
             "ts_ns": self.time,
             "position": {"log_id": self.log_id.hex(), "sequence": self.sequence, "next_ordinal": self.next_ordinal},
@@ -158,10 +158,14 @@ class _Known:
     """Instruments of a tape by id, with the ordinal from which on each is known."""
 
     instruments: dict[int, Instrument] = field(default_factory=dict)
+    seen: set[Instrument] = field(default_factory=set)  # every revision of each
 
     def learn(self, found: list[Instrument]) -> None:
+        """Take definitions in their order; those told again say nothing."""
         for instrument in found:
-            self.instruments.setdefault(instrument.id, instrument)
+            if instrument not in self.seen:
+                self.seen.add(instrument)
+                self.instruments[instrument.id] = instrument
 
     def named(self, symbol: str) -> Instrument | None:
         """The instrument of a symbol, or of SYMBOL@ID; raises UsageError where several have the symbol."""
@@ -218,25 +222,29 @@ async def _find_start(stored: StoredBooks, symbol: str, moment: Moment) -> _Star
     """The newest mark, and the book that it leads to, of which nothing is damaged."""
     start = _Start(known=_Known())
     marks = [place for place in await stored.marks() if moment.reaches(place)]
-    defined: list[int] = []  # the ordinal of the boundary after each definition, ascending
+    told: list[tuple[int, Instrument]] = []  # each definition with the ordinal of the boundary after it, ascending
+    known = _Known()
     for place in await stored.places(DEFINITIONS):
         if not marks or place.ordinal > marks[-1].ordinal:
             break
         try:
-            start.known.learn(read_definitions(await stored.load(DEFINITIONS, place)))
+            found = read_definitions(await stored.load(DEFINITIONS, place))
         except (DecodeError, IntegrityError) as error:
             start.refused.append(refusal("definitions", place, error))
             marks = [mark for mark in marks if mark.ordinal < place.ordinal]
             break
-        defined += [place.ordinal] * (len(start.known.instruments) - len(defined))
-    instrument = start.known.named(symbol)
+        told += [(place.ordinal, one) for one in found if one not in known.seen]
+        known.learn(found)
+    instrument = known.named(symbol)
     for mark in reversed(marks[-REFUSED_MAX:]):
         if start.snapshot is not None and mark.ordinal >= start.snapshot.ordinal:
             continue  # This mark leads to the snapshot that was refused.
         start.snapshot = None
         try:
             said = read_mark(await stored.load(MARK, mark))
-            if said.defined != bisect_right(defined, mark.ordinal):
+            start.known = _Known()
+            start.known.learn([one for ordinal, one in told if ordinal <= mark.ordinal])
+            if said.defined != len(start.known.seen):
                 raise IntegrityError("not all definitions before it are there")
         except (DecodeError, IntegrityError) as error:
             start.refused.append(refusal("mark", mark, error))
@@ -253,7 +261,7 @@ async def _find_start(stored: StoredBooks, symbol: str, moment: Moment) -> _Star
             return start
         except (DecodeError, IntegrityError) as error:
             start.refused.append(refusal(f"book of {symbol}", start.snapshot, error))
-    start.mark = start.snapshot = None
+    start.mark, start.snapshot, start.known = None, None, _Known()
     return start
 
 
@@ -280,12 +288,12 @@ async def _fold_tail(tape: Log, extent: Extent, symbol: str, moment: Moment, sta
         if end > first:
             part = cells[first:end]
             if (part["kind"] == Kind.DEFINITION).any():
-                known.learn([read_definition(record) for _, record in records_of(part, Kind.DEFINITION)])
+                book, first = _fold_definitions(cells[:end], first, known, symbol, book)
             if book is None and (instrument := known.named(symbol)) is not None:
                 book = TapeBook(instrument)
             if book is not None:
                 book.fold(words(cells), first, end)
-            at.cells_folded += end - first
+            at.cells_folded += len(part)
             at.next_ordinal, at.sequence, at.log_id = header.first_ordinal + end, message.sequence, header.log_id
             at.time = max(at.time, int(part["ts_recv"][part["cells"] > 0].max()))
         if end < len(cells):
@@ -305,6 +313,27 @@ async def _fold_tail(tape: Log, extent: Extent, symbol: str, moment: Moment, sta
         raise known.missing(symbol, tape.name)
     at.book = book
     return at
+
+
+def _fold_definitions(
+    cells: Cells, first: int, known: _Known, symbol: str, book: TapeBook | None
+) -> tuple[TapeBook | None, int]:
+    """Learn the definitions from a row on; what comes before a revision of our instrument is folded with its old terms.
+
+    Returns:
+        The book, and from which row on nothing was folded yet.
+    """
+    for at, record in records_of(cells[first:], Kind.DEFINITION):
+        instrument = read_definition(record)
+        if book is None and (ours := known.named(symbol)) is not None:
+            book = TapeBook(ours)
+        known.learn([instrument])
+        if book is not None and book.instrument.id == instrument.id and book.instrument != instrument:
+            row = first + at
+            book.fold(words(cells), first, row)
+            book.revise(instrument)
+            return _fold_definitions(cells, row + int(record["cells"][0]), known, symbol, book)
+    return book, first
 
 
 def _require_inside(name: str, header: FrameHeader, mark: Place) -> None:

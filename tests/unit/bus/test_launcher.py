@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tapehouse.bus.launcher import Launcher
 from tests.support.cli import alive, processes_of
 
+PATIENCE_S = 20.0
 SLEEPER = "import time; time.sleep(60)"
 
 
@@ -32,7 +34,10 @@ def test_an_interrupt_between_the_start_and_the_answer(
         patch.setattr(Future, "result", interrupted)
         with pytest.raises(KeyboardInterrupt):
             launcher.launch([sys.executable, "-c", SLEEPER, f"{marker}/"], errors=tmp_path / "log", detached=detached)
-    (pid,) = processes_of(marker)
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := processes_of(marker)):  # A child shows its command line a moment after it has begun to run.
+        assert time.monotonic() < deadline
+    (pid,) = found
     launcher.close(set())
     assert not alive(pid)
 

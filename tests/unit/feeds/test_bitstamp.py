@@ -173,6 +173,18 @@ def test_control_a_contradiction_is_found(tmp_path: Path, at: int, line: bytes, 
     assert said in str(found.first_mismatch)
 
 
+def test_control_a_crossing_by_a_changed_price_is_no_lost_order(tmp_path: Path) -> None:
+    """An order whose price was damaged crosses the book like one whose delete was lost, but it is told again."""
+    lines = (
+        *DAY[:2],
+        order("created", 100, 5, 0, "12.00", "3.00000000"),
+        book(2_000, [["10.00", "2.00000000"]], [["11.50", "1.00000000"]]),
+    )
+    assert check_source("bitstamp", [written(tmp_path, *lines)]).mismatches == 0
+    found = check_source("bitstamp", [written(tmp_path, *lines, order("deleted", 2_100, 5, 0, "10.00", "3.00000000"))])
+    assert "yet it lives" in str(found.first_mismatch)
+
+
 def test_control_an_order_book_line_that_disagrees_late(tmp_path: Path) -> None:
     hour = 3_700_000
     good = book(hour, [["10.00", "1.50000000"]], [["11.25", "1.00000000"]])

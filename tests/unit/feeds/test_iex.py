@@ -97,3 +97,10 @@ def test_what_cannot_be(tmp_path: Path, message: bytes, text: str) -> None:
     with pytest.raises(DecodeError, match=text):
         got.extend(IexFeed(path).batches())
     assert len(got) == 1
+
+
+def test_instruments_have_names_of_their_own(tmp_path: Path) -> None:
+    other = iex.halt(iex.T0, "A", "N").replace(b"A       ", b"A\0      ")
+    nameless = iex.halt(iex.T0, "", "N")
+    path = written(tmp_path / "some.pcap", iex.chained([[iex.halt(iex.T0, "A", "N"), other, nameless]]))
+    assert [instrument.symbol for instrument in IexFeed(path).instruments] == ["A", "A#2", "#3"]
