@@ -6,9 +6,11 @@ import json
 import random
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from tapehouse.feeds.capture import Happening, Message, capture_line
 from tapehouse.feeds.session import Want, Wish
 from tapehouse.feeds.venue_coinbase import CoinbaseSession
 from tapehouse.feeds.venue_kraken import KrakenSession
@@ -393,3 +395,43 @@ class Connection:
     @property
     def right(self) -> bool:
         return self.venue.right(self.consumer)
+
+
+# Captures.
+
+
+def write_kraken(path: Path, *, acknowledged: bool = True, depth: int = 10) -> Kraken:
+    venue = Kraken(11, depth)
+    result = {"channel": "book", "depth": depth, "snapshot": True, "symbol": venue.symbol}
+    bodies = [json.dumps({"method": "subscribe", "result": result, "success": True}).encode()] if acknowledged else []
+    bodies += [venue.whole(), venue.trade_message(), *(venue.messages()[0] for _ in range(40))]
+    _write(path, [Message(ts_recv=0, body=body) for body in bodies])
+    return venue
+
+
+def write_full(path: Path) -> Full:
+    venue = Full(11)
+    lines = [Message(ts_recv=0, body=body) for _ in range(3) for body in venue.messages()]
+    url = "https://api.exchange.coinbase.com/products/BTC-USD/book?level=3"
+    lines.append(Message(ts_recv=0, kind=Happening.ANSWERED, url=url, body=venue.whole()))
+    lines += [Message(ts_recv=0, body=body) for _ in range(60) for body in [*venue.messages(), venue.heartbeat()]]
+    _write(path, lines)
+    return venue
+
+
+def write_level2(path: Path) -> Level2:
+    venue = Level2(11)
+    bodies = [venue.whole()]
+    for _ in range(40):
+        bodies += [*venue.messages(), venue.heartbeat()]
+    _write(path, [Message(ts_recv=0, body=body) for body in bodies])
+    return venue
+
+
+def _write(path: Path, messages: list[Message]) -> None:
+    path.write_bytes(
+        b"".join(
+            capture_line(Message(ts_recv=START + at * SECOND, kind=each.kind, url=each.url, body=each.body))
+            for at, each in enumerate(messages)
+        )
+    )

@@ -10,13 +10,22 @@ import pytest
 
 from tapehouse.core.errors import DecodeError
 from tapehouse.feeds import SourceOptions, check_source, open_feed
-from tapehouse.feeds.capture import Happening, Message, capture_line
 from tapehouse.feeds.capture_feed import CaptureFeed, asked_symbol
 from tapehouse.feeds.venue_coinbase import CoinbaseSession
 from tapehouse.feeds.venue_kraken import KrakenSession
 from tapehouse.feeds.venue_times import utc_ns
 from tapehouse.market import Action, Flag, Kind
-from tests.support.order_venues import SECOND, START, Consumer, Full, Kraken, Level2
+from tests.support.order_venues import (
+    SECOND,
+    START,
+    Consumer,
+    Full,
+    Kraken,
+    Level2,
+    write_full,
+    write_kraken,
+    write_level2,
+)
 
 # The worked example of Kraken's guide "Book checksum (WebSocket v2)": ten levels a side, and what it says they give.
 ASKS = (
@@ -81,43 +90,6 @@ def test_kraken_s_other_channels() -> None:
     )
     with pytest.raises(DecodeError, match="the venue refuses: Currency pair not supported"):
         session.receive(b'{"method":"subscribe","success":false,"error":"Currency pair not supported A/B"}', START)
-
-
-def write_kraken(path: Path, *, acknowledged: bool = True, depth: int = 10) -> Kraken:
-    venue = Kraken(11, depth)
-    result = {"channel": "book", "depth": depth, "snapshot": True, "symbol": venue.symbol}
-    bodies = [json.dumps({"method": "subscribe", "result": result, "success": True}).encode()] if acknowledged else []
-    bodies += [venue.whole(), venue.trade_message(), *(venue.messages()[0] for _ in range(40))]
-    write(path, [Message(ts_recv=0, body=body) for body in bodies])
-    return venue
-
-
-def write_full(path: Path) -> Full:
-    venue = Full(11)
-    lines = [Message(ts_recv=0, body=body) for _ in range(3) for body in venue.messages()]
-    url = "https://api.exchange.coinbase.com/products/BTC-USD/book?level=3"
-    lines.append(Message(ts_recv=0, kind=Happening.ANSWERED, url=url, body=venue.whole()))
-    lines += [Message(ts_recv=0, body=body) for _ in range(60) for body in [*venue.messages(), venue.heartbeat()]]
-    write(path, lines)
-    return venue
-
-
-def write_level2(path: Path) -> Level2:
-    venue = Level2(11)
-    bodies = [venue.whole()]
-    for _ in range(40):
-        bodies += [*venue.messages(), venue.heartbeat()]
-    write(path, [Message(ts_recv=0, body=body) for body in bodies])
-    return venue
-
-
-def write(path: Path, messages: list[Message]) -> None:
-    path.write_bytes(
-        b"".join(
-            capture_line(Message(ts_recv=START + at * SECOND, kind=each.kind, url=each.url, body=each.body))
-            for at, each in enumerate(messages)
-        )
-    )
 
 
 def consumed(feed: CaptureFeed) -> Consumer:
