@@ -47,12 +47,17 @@ class Consumer:
         self.spans = 0
         self._ids: dict[int, bytes] = {}
 
-    def take(self, cells: Cells) -> None:
+    def take_all(self, cells: Cells) -> None:
+        """Whole records, one by one."""
         at = 0
         while at < len(cells):
             record = cells[at : at + max(int(cells["cells"][at]), 1)]
             at += len(record)
             self._one(record)
+
+    def take(self, cells: Cells) -> None:
+        """What a session gave at once: it ends where an event does."""
+        self.take_all(cells)
         assert cells["flags"][-1] & Flag.LAST or cells["kind"][-1] == Kind.GAP
 
     def _one(self, record: Cells) -> None:

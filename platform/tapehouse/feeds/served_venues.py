@@ -276,10 +276,24 @@ class ServedArguments:
         return _text({**last, "action": "snapshot", "arg": last.get("arg", argument), "data": [part]})
 
 
+def _kraken() -> ServedVenue:
+    from tapehouse.feeds.served_kraken import ServedKraken  # It imports this module.
+
+    return ServedKraken()
+
+
+def _coinbase() -> ServedVenue:
+    from tapehouse.feeds.served_coinbase import ServedCoinbase  # It imports this module.
+
+    return ServedCoinbase()
+
+
 _VENUES: dict[str, Callable[[], ServedVenue]] = {
     "binance": ServedBinance,
     "okx": lambda: ServedArguments(("/ws/v5/public",), frozenset({"books", "books50-l2-tbt", "books-l2-tbt"})),
     "bitget": lambda: ServedArguments(("/v2/ws/public", "/mix/v1/stream", "/spot/v1/stream"), frozenset({"books"})),
+    "kraken": _kraken,
+    "coinbase": _coinbase,
 }
 
 

@@ -129,7 +129,7 @@ class KrakenSession(BookSession):
     """One connection.
 
     Args:
-        depth: How deep a book is subscribed to, one of DEPTHS. What a capture subscribed to is read from it.
+        depth: How deep a book is subscribed to, one of DEPTHS; what counts is what the venue acknowledges.
         options: As `BookSession`.
     """
 
@@ -141,7 +141,7 @@ class KrakenSession(BookSession):
         if depth not in DEPTHS:
             raise ValueError(f"a depth of {depth}; it is one of {DEPTHS}")
         self._depth = depth
-        self._depths: dict[str, int] = dict.fromkeys(symbols, depth)
+        self._depths: dict[str, int] = {}  # as acknowledged, or as a whole book suggests
 
     def decode(self, body: bytes) -> list[VenueMessage]:
         """Books, trades, tickers and instruments; heartbeats, states and answers say nothing here."""
