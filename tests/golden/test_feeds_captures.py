@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tapehouse.book import apply as apply_cell
+from tapehouse.book import define, make_books
 from tapehouse.core.errors import DecodeError
 from tapehouse.feeds import check_source, open_feed
 from tapehouse.feeds.capture_feed import CaptureFeed
 from tapehouse.feeds.venue_okx import OkxSession
-from tapehouse.market import OPTION_EXTENSION, Action, Cells, Flag, Kind, Side, record_starts
+from tapehouse.market import OPTION_EXTENSION, Action, Cells, Flag, Kind, Side, record_starts, words
 
 SPOT = ("binance_hftbacktest/spot_btcusdt_20240808.gz",)
 FUTURES = ("binance_hftbacktest/cm_btcusd_perp_20240808.gz",)
@@ -175,6 +177,20 @@ def test_books_are_what_json_and_decimals_say(
                     assert all(mine.get(Decimal(level[0])) == true.get(Decimal(level[0])) for level in named)
     assert shown == {symbol: len(told) for symbol, told in expected.items()}
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("format", "names"), [("okx", OKX), ("bitget", BITGET), ("deribit", DERIBIT), ("bybit", BYBIT)]
+)
+def test_the_products_books_take_every_cell(market_data: Path, format: str, names: tuple[str, ...]) -> None:
+    feed = open_feed(format, paths_of(market_data, names))
+    books = make_books(len(feed.instruments), orders=16, levels=1 << 12)
+    for item in feed.instruments:
+        define(books, item.id - 1, item.tick_size)
+    for cells in feed.batches():
+        array = words(cells)
+        for at in np.flatnonzero(cells["cells"]).tolist():
+            assert apply_cell(books, int(cells["instrument"][at]) - 1, array, at) == 0
 
 
 def test_tickers_of_options_are_what_the_venue_says(market_data: Path) -> None:

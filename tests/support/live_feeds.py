@@ -99,6 +99,15 @@ class Drain:
                 return self.cells
             assert time.monotonic() < deadline, f"{message}: {gaps_of(self.cells)} after {len(self.cells)} cells"
 
+    def until_quiet(self, condition: Callable[[Cells], bool], message: str) -> Cells:
+        """The same, but the condition is looked at only where nothing new came: it may be a slow one."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            if not self._ring.wait() and not self.take() and condition(self.cells):
+                return self.cells
+            self.take()
+            assert time.monotonic() < deadline, f"{message}: {gaps_of(self.cells)} after {len(self.cells)} cells"
+
     @property
     def cells(self) -> Cells:
         """Everything that came."""

@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import BookState, apply, define, make_books, state_of
+from tapehouse.book import BookState, apply, define, make_books, state_of, told_confidence
 from tapehouse.core.errors import DataError, UsageError
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.feeds.port import Feed
 from tapehouse.market import Cause, Cells, Confidence, Flag, Instrument, Kind, from_words, words
-from tapehouse.market.gap import told_confidence
 
 INSTRUMENTS_MAX = 1 << 13
 ORDERS_MAX = 1 << 20
@@ -41,7 +40,6 @@ _BOOK_CROSSED = int(BookState.CROSSED)
 _FLAGS = int(Flag.SYNTHETIC | Flag.LAST)
 _TRADING, _PRE_CLOSE = 7, 11  # DBN's status actions in which a market matches continuously
 _STATUS_NONE, _STATUS_SHORT_SALE, _STATUS_LAST = 0, 14, 15  # those that say nothing of it, and the highest
-_told_confidence = kernel(inline=True)(told_confidence)
 
 
 class Watch(NamedTuple):
@@ -191,7 +189,7 @@ def watch_cells(books: State, watch: State, array: Array, start: Int, out: Array
                 out[at + cell, word] = array[row + cell, word]
         at += length
         if kind == _GAP and (slot >= 0 or number == 0):
-            worth = _told_confidence(array[row, 7] & 255, (array[row, 7] >> 24) & 255)
+            worth = told_confidence(array[row, 7] & 255, (array[row, 7] >> 24) & 255)
             at = _pass_gap(watch, out, at, slot if number != 0 else -1, worth)
         elif kind == _STATUS and (slot >= 0 or number == 0):
             _pass_status(watch, slot if number != 0 else -1, (array[row, 7] >> 32) & 0xFFFFFFFF)

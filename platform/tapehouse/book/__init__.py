@@ -23,7 +23,7 @@ from tapehouse.book.layout import (
     transitions,
 )
 from tapehouse.book.queues import clear
-from tapehouse.book.standing import set_confidence
+from tapehouse.book.standing import set_confidence, told_confidence
 from tapehouse.book.view import (
     Top,
     best_price,
@@ -77,6 +77,7 @@ __all__ = [
     "snapshot_books",
     "state",
     "state_of",
+    "told_confidence",
     "top",
     "transitions",
     "window",

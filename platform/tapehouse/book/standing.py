@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from tapehouse.book.layout import ASK, BEST, BID, CONFIDENCE, DOUBTED, ENTERED, NO_RANK, STATE, BookState, Status
 from tapehouse.core.kernel import Int, State, kernel
+from tapehouse.market import gap
 from tapehouse.market.gap import Confidence
 
 EMPTY, ONE_SIDED, NORMAL = int(BookState.EMPTY), int(BookState.ONE_SIDED), int(BookState.NORMAL)
 OK, OUT_OF_RANGE = int(Status.OK), int(Status.OUT_OF_RANGE)
 CONFIDENCE_MAX = int(max(Confidence))
 LOCKED, CROSSED = int(BookState.LOCKED), int(BookState.CROSSED)
+
+told_confidence = kernel(inline=True)(gap.told_confidence)  # the same rule where cells are folded
 
 
 @kernel(inline=True)

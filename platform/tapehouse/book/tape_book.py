@@ -15,11 +15,10 @@ from tapehouse.book.kernels import apply
 from tapehouse.book.layout import LINKS, ORDER_ID, QUEUE, REMAINING, Books, Ints, define, make_books
 from tapehouse.book.places import locate
 from tapehouse.book.queues import clear
-from tapehouse.book.standing import set_confidence
+from tapehouse.book.standing import set_confidence, told_confidence
 from tapehouse.book.table import high, low
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.market import Action, Instrument, Kind
-from tapehouse.market.gap import told_confidence
 
 ORDERS_MAX = 1 << 18  # live orders of one book
 LEVELS = 1 << 16  # ticks in its window, and levels a side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +56,9 @@ def live(
     ring
         Its name; it is made where it is not there yet.
     url
-        Of the websocket, where it is not the venue's own.
+        Of the websocket, where it is not the venue's own; without a path it gets the venue's.
     rest
-        Of the REST API, likewise.
+        Of the REST API, likewise; else it is where the websocket is.
     capture
         A new gzip file of everything that came and was sent; `feeds check` reads it.
     stale_after
@@ -68,8 +67,10 @@ def live(
         TOML that defines instruments: exponents, ticks, lots.
     market
         Of a venue that has several: `spot`, `usdm`, `coinm`; of Coinbase `level2` or `full`.
-    mold, mold_b
-        Where MoldUDP64 packets come, `HOST:PORT`: an address of this machine or a multicast group; and the second line.
+    mold
+        Where MoldUDP64 packets come, `HOST:PORT`: an address of this machine or a multicast group.
+    mold_b
+        The feed's second line, likewise.
     retransmit
         The retransmission server.
     interface
@@ -158,12 +159,12 @@ async def _record_venue(
     from tapehouse.app.live_feed import record_venue
     from tapehouse.cli.output import Bar
     from tapehouse.core import SystemClock
-    from tapehouse.feeds.live.venues import open_session
+    from tapehouse.feeds.live.venues import open_session, redirected
 
     session, endpoint = open_session(
         venue, symbols, market=market, stale_ns=read_duration(stale_after, "--stale-after"), instruments=instruments
     )
-    endpoint = replace(endpoint, websocket=url or endpoint.websocket, rest=(rest or endpoint.rest).rstrip("/"))
+    endpoint = redirected(endpoint, url, rest)
     with Bar(venue, None) as bar:
         return await record_venue(
             session,

@@ -47,7 +47,7 @@ def serve(
     Parameters
     ----------
     format
-        `binance`, `okx`, `bitget`, or `itch`.
+        `binance`, `bitget`, `bybit`, `deribit`, `okx`, or `itch`.
     source
         The capture, or the files of one recording; for `itch` one file of length-prefixed messages.
     host

@@ -12,7 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapehouse.book import Status, apply_record, best_price, best_size, level_size, set_confidence, set_level
+from tapehouse.book import (
+    Status,
+    apply_record,
+    best_price,
+    best_size,
+    level_size,
+    set_confidence,
+    set_level,
+    told_confidence,
+)
 from tapehouse.book.layout import CONFIDENCE
 from tapehouse.book.layout import TICK as BOOK_TICK
 from tapehouse.core.kernel import Array, Int, State, kernel
@@ -73,7 +82,6 @@ from tapehouse.engine.strategy import (
     strategy_kernel,
 )
 from tapehouse.market import KIND_SKIPPED_FROM, Action, Confidence, Flag, Kind, Side
-from tapehouse.market.gap import told_confidence
 from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, price_chain
 
 # Why the loop returned.
@@ -105,7 +113,6 @@ _BID = int(Side.BID)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _UNDEFINED = UNDEFINED
 _DESK = DESK_SOURCE
-_told_confidence = kernel(inline=True)(told_confidence)
 _GOOD = int(Confidence.GOOD)
 SOURCES = 1 << 16  # a cell's `source` is below
 
@@ -319,7 +326,7 @@ def _gap_record(books: State, routes: State, words: Array, row: Int, instrument:
     A book whose feed the tape does not name is taken for everybody's: it may be this source that is missing.
     """
     packed = words[row, 7]
-    confidence = _told_confidence(packed & 255, (packed >> 24) & 255)
+    confidence = told_confidence(packed & 255, (packed >> 24) & 255)
     if instrument != 0:
         if instrument < SYMBOL_IDS_MAX and routes.slots[instrument] >= 0:
             set_confidence(books, routes.slots[instrument], confidence)

@@ -17,8 +17,10 @@ from tapehouse.core.ids import slug
 from tapehouse.feeds.capture import Happening, Message, read_captures
 from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
+from tapehouse.feeds.session import VenueSession
 from tapehouse.feeds.venue_cells import joined
-from tapehouse.feeds.venue_session import SECOND_NS, BookSession
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import SECOND_NS
 from tapehouse.market import Cells, Instrument, whole_records
 
 _BYTES_PER_CELL = 24  # of the plain text, about
@@ -131,7 +133,7 @@ class CaptureFeed:
             waiting.append(cells)
 
 
-def drive(session: BookSession, messages: Iterator[Message]) -> Iterator[Message]:
+def drive(session: VenueSession, messages: Iterator[Message]) -> Iterator[Message]:
     """Have a session live through a recording; each message is yielded when the session has it.
 
     Raises:

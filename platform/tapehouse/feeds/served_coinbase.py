@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -11,7 +10,7 @@ from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.feeds.capture import Happening, Message
 from tapehouse.feeds.faults import corrupt_json
 from tapehouse.feeds.served_book import ServedBook
-from tapehouse.feeds.served_venues import Client, Played
+from tapehouse.feeds.served_protocol import Client, Played, as_list, json_object, json_text
 
 ORDERS_MAX = 1 << 20
 _EARLY_MAX = 10_000  # messages of orders that were recorded before their book
@@ -92,7 +91,7 @@ class _Orders:
         sides: dict[str, list[list[str]]] = {"buy": [], "sell": []}
         for order, (side, price, size) in self._orders.items():
             sides[side].append([price, f"{size:f}", order])
-        return _text({"bids": sides["buy"], "asks": sides["sell"], "sequence": self.sequence})
+        return json_text({"bids": sides["buy"], "asks": sides["sell"], "sequence": self.sequence})
 
 
 class ServedCoinbase:
@@ -114,11 +113,11 @@ class ServedCoinbase:
             if message.kind is Happening.ANSWERED:
                 asked = _BOOK.search(message.url.partition("?")[0])
                 if asked is not None:
-                    self._of(asked[1]).whole(_object(message.body))
+                    self._of(asked[1]).whole(json_object(message.body))
                 return None
             if message.kind is not Happening.RECEIVED:
                 return None
-            told = _object(message.body)
+            told = json_object(message.body)
             kind, product = _KINDS.get(str(told.get("type"))), told.get("product_id")
             if kind is None or not isinstance(product, str):
                 return None
@@ -126,7 +125,7 @@ class ServedCoinbase:
                 self._change_levels(product, told)
             elif kind in ("orders", "match"):
                 self._of(product).take(told)
-        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
             raise DecodeError(f"it is none of the venue's messages: {error!r}", subject=message.file) from error
         return Played(
             channel=f"{kind} {product}",
@@ -141,24 +140,26 @@ class ServedCoinbase:
 
     def receive(self, client: Client, body: bytes) -> list[bytes]:
         """The list of subscriptions, and the levels of those who did not have them."""
-        message = _object(body)
+        message = json_object(body)
         method = message.get("type")
         if method not in ("subscribe", "unsubscribe"):
-            return [_text({"type": "error", "message": "Malformed JSON", "reason": f"type {method!r}"})]
+            return [json_text({"type": "error", "message": "Malformed JSON", "reason": f"type {method!r}"})]
         told, books = [], []
-        for channel in _list(message.get("channels")):
+        for channel in as_list(message.get("channels")):
             wanted = channel if isinstance(channel, dict) else {"name": channel}
             name = str(wanted.get("name"))
-            products = [str(item) for item in _list(wanted.get("product_ids") or message.get("product_ids"))]
+            products = [str(item) for item in as_list(wanted.get("product_ids") or message.get("product_ids"))]
             if name not in _SUBSCRIBED:
-                return [_text({"type": "error", "message": "Failed to subscribe", "reason": f"{name} is no channel"})]
+                return [
+                    json_text({"type": "error", "message": "Failed to subscribe", "reason": f"{name} is no channel"})
+                ]
             told.append({"name": name, "product_ids": products})
             for key in (f"{kind} {product}" for kind in _SUBSCRIBED[name] for product in products):
                 if method == "unsubscribe":
                     client.channels.pop(key, None)
                 elif client.subscribe(key, name) and key.startswith("level2 "):
                     books.append(key.partition(" ")[2])
-        return [_text({"type": "subscriptions", "channels": told}), *self._snapshots(books)]
+        return [json_text({"type": "subscriptions", "channels": told}), *self._snapshots(books)]
 
     def rest(self, path: str, query: dict[str, str]) -> bytes | None:
         """`/products/PRODUCT/book?level=3`."""
@@ -187,26 +188,8 @@ class ServedCoinbase:
             book = self._levels.get(product)
             if book is not None and book.known:
                 bids, asks = book.rows()
-                found.append(_text({"type": "snapshot", "product_id": product, "bids": bids, "asks": asks}))
+                found.append(json_text({"type": "snapshot", "product_id": product, "bids": bids, "asks": asks}))
         return found
 
     def _of(self, product: str) -> _Orders:
         return self._orders.setdefault(product, _Orders())
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError(f"a message is no JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise DecodeError(f"a message is no JSON object: {body[:40]!r}")
-    return message
-
-
-def _text(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

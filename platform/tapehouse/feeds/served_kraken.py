@@ -12,7 +12,7 @@ from typing import Any
 from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.feeds.capture import Happening, Message
 from tapehouse.feeds.served_book import ServedBook
-from tapehouse.feeds.served_venues import Client, Played
+from tapehouse.feeds.served_protocol import Client, Played, as_list, json_object, json_text
 
 PATH = "/v2"
 _DEPTHS = (10, 25, 100, 500, 1000)
@@ -59,7 +59,7 @@ class ServedKraken:
         """See `ServedVenue`; what says nothing of one symbol is for nobody."""
         if message.kind is not Happening.RECEIVED:
             return None
-        told = _object(message.body)
+        told = json_object(message.body, str)
         if told.get("method") == "subscribe":
             return self._acknowledged(message.body, told.get("result"))
         channel, data = str(told.get("channel")), told.get("data")
@@ -72,7 +72,7 @@ class ServedKraken:
             if channel == "book":
                 for part in data:
                     self._book(symbol).take(part, whole=told.get("type") == "snapshot")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise DecodeError(f"a message of {channel} lacks {error}", subject=message.file) from error
         first = channel == "book" and told.get("type") == "snapshot"
         return Played(
@@ -88,15 +88,14 @@ class ServedKraken:
 
     def receive(self, client: Client, body: bytes) -> list[bytes]:
         """Acknowledgements, and the books of those who did not have them."""
-        message = _object(body)
+        message = json_object(body, str)
         method, parameters = message.get("method"), message.get("params")
         if method == "ping":
-            return [_text({"method": "pong"})]
+            return [json_text({"method": "pong"})]
         if method not in ("subscribe", "unsubscribe") or not isinstance(parameters, dict):
-            return [_text({"error": "Method not supported", "method": str(method), "success": False})]
+            return [json_text({"error": "Method not supported", "method": str(method), "success": False})]
         channel, answers = str(parameters.get("channel")), []
-        symbols = parameters.get("symbol")
-        for symbol in map(str, symbols if isinstance(symbols, list) else ()):
+        for symbol in map(str, as_list(parameters.get("symbol"))):
             key = f"{channel} {symbol}"
             new = method == "subscribe" and client.subscribe(key, symbol)
             if method == "unsubscribe":
@@ -105,7 +104,7 @@ class ServedKraken:
             result: dict[str, Any] = {"channel": channel, "symbol": symbol}
             if book is not None and book.depth:
                 result["depth"] = book.depth
-            answers.append(_text({"method": method, "result": result, "success": True}))
+            answers.append(json_text({"method": method, "result": result, "success": True}))
             if new and book is not None and book.levels.known and parameters.get("snapshot", True):
                 answers.append(_snapshot(symbol, book))
         return answers
@@ -141,18 +140,3 @@ def _snapshot(symbol: str, book: _Book) -> bytes:
     sides = [",".join(f'{{"price":{row[0]},"qty":{row[1]}}}' for row in rows) for rows in book.levels.rows(book.depth)]
     data = f'{{"symbol":{json.dumps(symbol)},"bids":[{sides[0]}],"asks":[{sides[1]}],"checksum":{book.checksum}}}'
     return f'{{"channel":"book","type":"snapshot","data":[{data}]}}'.encode()
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """A message with its numbers as text."""
-    try:
-        message = json.loads(body, parse_float=str, parse_int=str)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError(f"a message is no JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise DecodeError(f"a message is no JSON object: {body[:40]!r}")
-    return message
-
-
-def _text(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

@@ -7,82 +7,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.feeds.capture import Happening, Message
 from tapehouse.feeds.faults import corrupt_json, corrupt_level
 from tapehouse.feeds.served_book import ServedBook
+from tapehouse.feeds.served_coinbase import ServedCoinbase
+from tapehouse.feeds.served_kraken import ServedKraken
+from tapehouse.feeds.served_protocol import (
+    Client,
+    Played,
+    ServedVenue,
+    as_list,
+    json_object,
+    json_text,
+    of_the_venue,
+)
+from tapehouse.feeds.served_topics import ServedBybit, ServedDeribit
 
-CHANNELS_MAX = 1_024  # that one connection may subscribe to
 REST_LEVELS_MAX = 5_000
 _EARLY_MAX = 10_000  # changes of a book that were recorded before its snapshot
-
-
-@dataclass(slots=True)
-class Client:
-    """What one connection has subscribed to: channels as the recording names them, and as the client did."""
-
-    channels: dict[str, Any] = field(default_factory=dict)
-    combined: bool = True  # Binance: messages are wrapped with the name of their stream
-
-    def subscribe(self, channel: str, name: Any) -> bool:
-        """Whether it is subscribed to that now, and was not before; raises UsageError beyond CHANNELS_MAX."""
-        if channel in self.channels:
-            return False
-        if len(self.channels) >= CHANNELS_MAX:
-            raise UsageError(f"more than {CHANNELS_MAX} subscriptions on one connection")
-        self.channels[channel] = name
-        return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """One message of the recording on its way to those who subscribed to it.
-
-    Args:
-        numbered: A receiver can notice that it is missing or changed; only such messages suffer faults.
-        first: It tells a whole book: nothing is lost with what came before.
-    """
-
-    channel: str
-    body: bytes
-    numbered: bool
-    first: bool = False
-
-
-class ServedVenue(Protocol):
-    """One venue's side of its protocol."""
-
-    def connect(self, path: str, query: str) -> Client:
-        """A new connection; raises UsageError where the venue has no such URL."""
-        ...
-
-    def play(self, message: Message) -> Played | None:
-        """The next line of the recording; None where it was for nobody, such as an acknowledgement or a REST answer.
-
-        Raises:
-            DecodeError: It is none of the venue's.
-        """
-        ...
-
-    def message_for(self, client: Client, played: Played) -> bytes | None:
-        """What that client gets of it; None where it did not subscribe to it."""
-        ...
-
-    def receive(self, client: Client, body: bytes) -> list[bytes]:
-        """What a client's message is answered with: acknowledgements, and snapshots of the books it subscribed to."""
-        ...
-
-    def rest(self, path: str, query: dict[str, str]) -> bytes | None:
-        """The answer of the REST API; None where there is no such thing; empty where the book is not known yet."""
-        ...
-
-    def corrupt(self, body: bytes) -> bytes | None:
-        """The message so that a receiver must notice; None where it cannot."""
-        ...
 
 
 class ServedBinance:
@@ -108,16 +54,18 @@ class ServedBinance:
         if message.kind not in (Happening.RECEIVED, Happening.ANSWERED):
             return None
         url, body = message.url, message.body
-        told = _object(body)
+        told = json_object(body)
         if "lastUpdateId" in told:
             symbol = _query_of(url).get("symbol") or told.get("symbol") or self._only_symbol()
-            self._book(str(symbol).upper()).snapshot(told)
+            with of_the_venue():
+                self._book(str(symbol).upper()).snapshot(told)
             return None
         if "stream" not in told or not isinstance(told.get("data"), dict):
             return None
         data, name = told["data"], str(told["stream"])
         if data.get("e") == "depthUpdate":
-            self._book(str(data.get("s")).upper()).change(data)
+            with of_the_venue():
+                self._book(str(data.get("s")).upper()).change(data)
         return Played(channel=_stream_key(name), body=body, numbered=data.get("e") == "depthUpdate")
 
     def message_for(self, client: Client, played: Played) -> bytes | None:
@@ -129,8 +77,8 @@ class ServedBinance:
         return b'{"stream":%s,"data":%s}' % (json.dumps(name).encode(), data) if client.combined else data
 
     def receive(self, client: Client, body: bytes) -> list[bytes]:
-        message = _object(body)
-        names = [str(name) for name in message.get("params") or ()]
+        message = json_object(body)
+        names = [str(name) for name in as_list(message.get("params"))]
         if message.get("method") == "SUBSCRIBE":
             for name in names:
                 client.subscribe(_stream_key(name), name)
@@ -138,8 +86,8 @@ class ServedBinance:
             for name in names:
                 client.channels.pop(_stream_key(name), None)
         else:
-            return [_text({"error": {"code": 2, "msg": "unknown method"}, "id": message.get("id")})]
-        return [_text({"result": None, "id": message.get("id")})]
+            return [json_text({"error": {"code": 2, "msg": "unknown method"}, "id": message.get("id")})]
+        return [json_text({"result": None, "id": message.get("id")})]
 
     def rest(self, path: str, query: dict[str, str]) -> bytes | None:
         if path not in ("/api/v3/depth", "/fapi/v1/depth", "/dapi/v1/depth"):
@@ -155,7 +103,7 @@ class ServedBinance:
             answer |= {"E": book.event_ms, "T": book.transaction_ms}
         if path == "/dapi/v1/depth":
             answer["symbol"], answer["pair"] = query["symbol"].upper(), query["symbol"].upper().split("_")[0]
-        return _text(answer | {"bids": bids, "asks": asks})
+        return json_text(answer | {"bids": bids, "asks": asks})
 
     def corrupt(self, body: bytes) -> bytes | None:
         return corrupt_json(body)
@@ -224,7 +172,7 @@ class ServedArguments:
     def play(self, message: Message) -> Played | None:
         if message.kind is not Happening.RECEIVED or not message.body.startswith(b"{"):
             return None  # also the answer to a ping
-        told = _object(message.body)
+        told = json_object(message.body)
         argument = told.get("arg")
         if "event" in told or not isinstance(argument, dict) or "data" not in told:
             return None
@@ -234,9 +182,10 @@ class ServedArguments:
             book = self._books.setdefault(key, ServedBook())
             if told.get("action") == "snapshot":
                 book.clear()
-            for part in told["data"]:
-                book.apply(part.get("bids", ()), part.get("asks", ()))
-            self._last[key] = told
+            with of_the_venue():
+                for part in told["data"]:
+                    book.apply(part.get("bids", ()), part.get("asks", ()))
+                self._last[key] = {**told, "data": [{**told["data"][-1]}]} if told["data"] else self._last[key]
         first = is_book and told.get("action") == "snapshot"
         return Played(channel=key, body=message.body, numbered=is_book and not first, first=first)
 
@@ -246,21 +195,21 @@ class ServedArguments:
     def receive(self, client: Client, body: bytes) -> list[bytes]:
         if body == b"ping":
             return [b"pong"]
-        message = _object(body)
+        message = json_object(body)
         answers = []
-        for argument in message.get("args") or ():
+        for argument in as_list(message.get("args")):
             if not isinstance(argument, dict):
                 continue
             key = _argument_key(argument)
             if message.get("op") == "subscribe":
                 new = client.subscribe(key, argument)
-                answers.append(_text({"event": "subscribe", "arg": argument}))
+                answers.append(json_text({"event": "subscribe", "arg": argument}))
                 if new and key in self._last:
                     answers.append(self._snapshot(key, argument))
             elif message.get("op") == "unsubscribe":
                 client.channels.pop(key, None)
-                answers.append(_text({"event": "unsubscribe", "arg": argument}))
-        return answers or [_text({"event": "error", "code": "60012", "msg": "Invalid request"})]
+                answers.append(json_text({"event": "unsubscribe", "arg": argument}))
+        return answers or [json_text({"event": "error", "code": "60012", "msg": "Invalid request"})]
 
     def rest(self, path: str, query: dict[str, str]) -> bytes | None:
         return None
@@ -273,27 +222,17 @@ class ServedArguments:
         book, last = self._books[key], self._last[key]
         bids, asks = book.rows()
         part = {**last["data"][-1], "bids": bids, "asks": asks, "checksum": book.checksum()}
-        return _text({**last, "action": "snapshot", "arg": last.get("arg", argument), "data": [part]})
-
-
-def _kraken() -> ServedVenue:
-    from tapehouse.feeds.served_kraken import ServedKraken  # It imports this module.
-
-    return ServedKraken()
-
-
-def _coinbase() -> ServedVenue:
-    from tapehouse.feeds.served_coinbase import ServedCoinbase  # It imports this module.
-
-    return ServedCoinbase()
+        return json_text({**last, "action": "snapshot", "arg": last.get("arg", argument), "data": [part]})
 
 
 _VENUES: dict[str, Callable[[], ServedVenue]] = {
     "binance": ServedBinance,
+    "bybit": ServedBybit,
+    "deribit": ServedDeribit,
     "okx": lambda: ServedArguments(("/ws/v5/public",), frozenset({"books", "books50-l2-tbt", "books-l2-tbt"})),
     "bitget": lambda: ServedArguments(("/v2/ws/public", "/mix/v1/stream", "/spot/v1/stream"), frozenset({"books"})),
-    "kraken": _kraken,
-    "coinbase": _coinbase,
+    "kraken": ServedKraken,
+    "coinbase": ServedCoinbase,
 }
 
 
@@ -318,19 +257,5 @@ def _argument_key(argument: dict[str, Any]) -> str:
     return f"{argument.get('channel')} {argument.get('instId')}"
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError(f"a message is no JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise DecodeError(f"a message is no JSON object: {body[:40]!r}")
-    return message
-
-
 def _query_of(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query))
-
-
-def _text(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

@@ -24,7 +24,8 @@ from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.session import Endpoint, Want, Wish
 from tapehouse.feeds.venue_events import BookMessage, QuoteMessage, TradeMessage, VenueMessage
 from tapehouse.feeds.venue_fields import MILLISECOND_NS, Id, Millis, quoted_asset
-from tapehouse.feeds.venue_session import BookSession, BookState, Link
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.market import Instrument
 
 ENDPOINTS = {

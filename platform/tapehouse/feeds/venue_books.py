@@ -16,7 +16,8 @@ from tapehouse.feeds.session import Want, Wish
 from tapehouse.feeds.venue_events import BookMessage, QuoteMessage, VenueMessage
 from tapehouse.feeds.venue_fields import MILLISECOND_NS, Checksum, Millis, SignedId, signed
 from tapehouse.feeds.venue_numbers import Scale
-from tapehouse.feeds.venue_session import BookSession, BookState, Link
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import BookState, Link
 
 ARGUMENTS_PER_MESSAGE = 50
 PONG = b"pong"

@@ -29,7 +29,8 @@ from tapehouse.feeds.venue_events import BookMessage, ListingMessage, QuoteMessa
 from tapehouse.feeds.venue_fields import Id
 from tapehouse.feeds.venue_numbers import Scale
 from tapehouse.feeds.venue_orders import ORDERS_MAX, OrderMessage, OrdersBook, OrderTurn, Turn
-from tapehouse.feeds.venue_session import BookSession, BookState, Link
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.feeds.venue_times import utc_ns
 from tapehouse.market import Cause, Cells, Confidence, Instrument
 from tapehouse.market.wide_id import uuid_bytes

@@ -39,7 +39,8 @@ from tapehouse.feeds.venue_events import (
 )
 from tapehouse.feeds.venue_fields import MILLISECOND_NS, Id, Millis
 from tapehouse.feeds.venue_numbers import Scale
-from tapehouse.feeds.venue_session import BookSession, BookState, Link
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.market import Instrument
 
 ENDPOINTS = {"": Endpoint(websocket="wss://www.deribit.com/ws/api/v2", rest="https://www.deribit.com/api/v2")}

@@ -31,7 +31,8 @@ from tapehouse.feeds.venue_events import BookMessage, ListingMessage, QuoteMessa
 from tapehouse.feeds.venue_fields import Checksum, Id, signed
 from tapehouse.feeds.venue_ladder import VenueBook
 from tapehouse.feeds.venue_numbers import Scale
-from tapehouse.feeds.venue_session import BookSession, BookState, Link
+from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.feeds.venue_times import utc_ns
 from tapehouse.market import Action, Cells, Flag, Instrument, Kind, Side, from_words
 

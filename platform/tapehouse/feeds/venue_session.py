@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from math import gcd
 
 import msgspec
@@ -28,68 +27,18 @@ from tapehouse.feeds.venue_events import (
     TradeMessage,
     VenueMessage,
 )
-from tapehouse.feeds.venue_ladder import VenueBook
 from tapehouse.feeds.venue_numbers import DIVISOR, Scale
+from tapehouse.feeds.venue_state import SECOND_NS, SPACING_NS, BookState, Link, Tally
 from tapehouse.market import Cause, Cells, Confidence, Instrument, gap_record
 
-SECOND_NS = 1_000_000_000
 INSTRUMENTS_MAX = 20_000  # of one session
 PENDING_MAX = 10_000  # messages kept while a snapshot is awaited, of one instrument
 BOOK_LEVELS_MAX = 1 << 17  # of one side; a book that grew beyond is asked for anew
 WISHES_MAX = 4_096  # that nobody fetched; the oldest go, and what is still needed is wished for again
-SPACING_NS = SECOND_NS  # between two wishes for one book
 RETRY_NS = 5 * SECOND_NS  # after which a wish that brought no book is wished again
 STALE_NS = 30 * SECOND_NS
 CROSSED_NS = SECOND_NS
-
-
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-class Link(Enum):
-    """How a message of changes goes on from the book."""
-
-    NEXT = "next"
-    OLD = "old"  # it is in the book already
-    BROKEN = "broken"
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one session met so far."""
-
-    books: int = 0  # whole books taken
-    chained: int = 0  # messages of changes that followed the one before
-    old: int = 0  # ... that were in the book already
-    left_out: int = 0  # ... that came while the book was suspect or not told yet
-    gaps: int = 0  # spans that began
-    checksums: int = 0  # compared
-    checksum_mismatches: int = 0
-    trades: int = 0
-    quotes: int = 0
-    ignored: int = 0  # messages that have no cells
-    too_old: int = 0  # whole books that the changes at hand did not reach back to
-    first_ids: dict[str, int] = field(default_factory=dict)  # of the first change in each book
-    last_ids: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class BookState:
-    """One instrument of a session."""
-
-    instrument: Instrument
-    book: VenueBook = field(default_factory=VenueBook)
-    has_book: bool = False  # a channel tells it
-    synced: bool = False  # the book is told, and changes apply to it
-    bridged: bool = False  # a change has followed it
-    last: int = 0
-    confidence: Confidence = Confidence.GOOD
-    cause: Cause = Cause.UNKNOWN
-    pending: deque[BookMessage] = field(default_factory=deque)
-    crossed_since: int = -1
-    wished: bool = False  # and no book came yet
-    wished_at: int = -SPACING_NS
-    due: bool = False  # to be wished for when SPACING_NS have passed
 
 
 class BookSession:

@@ -20,7 +20,8 @@ from tapehouse.feeds.venue_bitget import BitgetSession
 from tapehouse.feeds.venue_bybit import BybitSession
 from tapehouse.feeds.venue_deribit import DeribitSession
 from tapehouse.feeds.venue_okx import OkxSession
-from tapehouse.feeds.venue_session import CROSSED_NS, PENDING_MAX, RETRY_NS, STALE_NS, Link
+from tapehouse.feeds.venue_session import CROSSED_NS, PENDING_MAX, RETRY_NS, STALE_NS
+from tapehouse.feeds.venue_state import Link
 from tapehouse.market import Cause, Confidence, Flag, Instrument, Kind
 from tests.support.venues import SECOND, START, VENUES, Connection, Okx
 

@@ -162,6 +162,9 @@ class LiveRecorder:
                 event = coming.result()
                 useful = event.kind is not Happening.DISCONNECTED and await self._take_in(event, http, socket)
             reader.cancel()
+            while useful and not self._queue.empty():  # stopped: what was read is handed on
+                event = self._queue.get_nowait()
+                useful = event.kind is not Happening.DISCONNECTED and await self._take_in(event, http, socket)
         finally:
             tasks = list(self._tasks)
             for task in tasks:

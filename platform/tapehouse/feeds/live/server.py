@@ -17,7 +17,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import DecodeError, MissingError, UsageError
 from tapehouse.feeds.capture import Message
 from tapehouse.feeds.faults import FaultPlan, Faults, Happened
-from tapehouse.feeds.served_venues import Client, Played, ServedVenue
+from tapehouse.feeds.served_protocol import Client, Played, ServedVenue
 
 CONNECTIONS_MAX = 64
 CONNECTIONS_TOLD_MAX = 1_000  # the newest ones, whose faults are told

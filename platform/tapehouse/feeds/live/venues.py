@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from tapehouse.core.errors import UsageError
 from tapehouse.feeds.session import Endpoint, VenueSession
@@ -82,3 +83,16 @@ def open_session(
     options: dict[str, Any] = {"market": chosen} if found.session_by_market else {}
     session: VenueSession = getattr(module, found.session)(symbols, stale_ns=stale_ns, instruments=declared, **options)
     return session, endpoints[chosen if found.endpoint_by_market else ""]
+
+
+def redirected(endpoint: Endpoint, url: str | None, rest: str | None) -> Endpoint:
+    """An endpoint elsewhere: what a URL leaves out is as the venue has it; the REST API is where the websocket is."""
+    websocket = endpoint.websocket
+    if url is not None:
+        given, own = urlsplit(url), urlsplit(endpoint.websocket)
+        bare = given.path in ("", "/") and not given.query
+        websocket = urlunsplit(given._replace(path=own.path, query=own.query)) if bare else url
+        if rest is None and endpoint.rest:
+            scheme = "https" if given.scheme == "wss" else "http"
+            rest = urlunsplit((scheme, given.netloc, urlsplit(endpoint.rest).path, "", ""))
+    return replace(endpoint, websocket=websocket, rest=(rest or endpoint.rest).rstrip("/"))
