@@ -6,15 +6,18 @@ import json
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tapehouse.book import apply as apply_cell
+from tapehouse.book import define, levels, make_books
 from tapehouse.core.errors import DecodeError
 from tapehouse.feeds import SourceOptions, check_source, open_feed
 from tapehouse.feeds.capture_feed import CaptureFeed, asked_symbol
 from tapehouse.feeds.venue_coinbase import CoinbaseSession
 from tapehouse.feeds.venue_kraken import KrakenSession
 from tapehouse.feeds.venue_times import utc_ns
-from tapehouse.market import Action, Flag, Kind
+from tapehouse.market import Action, Flag, Kind, words
 from tests.support.order_venues import (
     SECOND,
     START,
@@ -234,3 +237,30 @@ def test_both_open_as_formats(tmp_path: Path) -> None:
     (instrument,) = open_feed("kraken", [path], SourceOptions()).instruments
     assert (instrument.venue, instrument.currency, instrument.tick_size) == ("KRAKEN", "USD", 100_000_000)
     assert instrument.size_exponent == -8
+
+
+@pytest.mark.parametrize("name", ["kraken", "coinbase"])
+def test_the_platform_s_own_book_takes_the_cells(tmp_path: Path, name: str) -> None:
+    """Levels, and how many orders each has, are the made-up venue's."""
+    path = tmp_path / "made.capture"
+    venue: Kraken | Full = write_kraken(path) if name == "kraken" else write_full(path)
+    feed = open_feed(name, [path])
+    (instrument,) = feed.instruments
+    books = make_books(1, orders=1024, levels=4096)
+    define(books, 0, instrument.tick_size)
+    for cells in feed.batches():
+        array = words(cells)
+        for at in np.flatnonzero(cells["cells"]).tolist():
+            assert apply_cell(books, 0, array, at) == 0
+    if isinstance(venue, Kraken):
+        expected = [{price: (size, 0) for price, size in side.items()} for side in venue.view()]
+    else:
+        expected = [{}, {}]
+        for bid, price, size in venue.orders.values():
+            held, orders = expected[not bid].get(price, (0, 0))
+            expected[not bid][price] = (held + size, orders + 1)
+    for side in range(2):
+        found = levels(books, 0, side)
+        assert {int(instrument.price(p) * 10): (int(instrument.size(q) * 10**8), n) for p, q, n in found} == expected[
+            side
+        ]
