@@ -29,7 +29,7 @@ from tapehouse.feeds.venue_events import BookMessage, ListingMessage, QuoteMessa
 from tapehouse.feeds.venue_fields import Id
 from tapehouse.feeds.venue_numbers import Scale
 from tapehouse.feeds.venue_orders import ORDERS_MAX, OrderMessage, OrdersBook, OrderTurn, Turn
-from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_session import INSTRUMENTS_MAX, BookSession
 from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.feeds.venue_times import utc_ns
 from tapehouse.market import Cause, Cells, Confidence, Instrument
@@ -194,13 +194,19 @@ class CoinbaseSession(BookSession):
         ts_event = utc_ns(orders.time)
         if symbol in self._level2:
             return []
-        self._full.add(symbol)
+        self._remember(self._full, symbol)
         return [self._orders(symbol, ts_event, orders.sequence, turns, whole=True)]
 
     def _subscribed(self, message: _Message) -> None:
         for channel in message.channels:
             if isinstance(channel, _Channel) and channel.name == "full":
-                self._full.update(channel.product_ids)
+                for product in channel.product_ids:
+                    self._remember(self._full, product)
+
+    def _remember(self, products: set[str], product: str) -> None:
+        if len(products) >= INSTRUMENTS_MAX and product not in products:
+            raise DecodeError(f"more than {INSTRUMENTS_MAX} instruments", subject=self.VENUE)
+        products.add(product)
 
     def _listing(self, product: _Product) -> ListingMessage:
         scale = Scale(product.id, -9, -9, strict=False)
@@ -236,7 +242,7 @@ class CoinbaseSession(BookSession):
         )
         if product in self._full:
             return []  # the orders say more
-        self._level2.add(product)
+        self._remember(self._level2, product)
         return [told]
 
     def _match(self, message: _Message) -> list[VenueMessage]:
@@ -283,7 +289,7 @@ class CoinbaseSession(BookSession):
             )
         if product in self._level2:
             return []
-        self._full.add(product)
+        self._remember(self._full, product)
         return [self._orders(product, ts_event, message.sequence, turns)]
 
     def _orders(

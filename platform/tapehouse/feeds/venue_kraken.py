@@ -31,7 +31,7 @@ from tapehouse.feeds.venue_events import BookMessage, ListingMessage, QuoteMessa
 from tapehouse.feeds.venue_fields import Checksum, Id, signed
 from tapehouse.feeds.venue_ladder import VenueBook
 from tapehouse.feeds.venue_numbers import Scale
-from tapehouse.feeds.venue_session import BookSession
+from tapehouse.feeds.venue_session import INSTRUMENTS_MAX, BookSession
 from tapehouse.feeds.venue_state import BookState, Link
 from tapehouse.feeds.venue_times import utc_ns
 from tapehouse.market import Action, Cells, Flag, Instrument, Kind, Side, from_words
@@ -172,7 +172,8 @@ class KrakenSession(BookSession):
         if message.method != "subscribe" or not isinstance(message.result, dict):
             return
         told = msgspec.convert(message.result, _Acknowledged)
-        if told.channel == "book" and told.symbol and told.depth in DEPTHS:
+        known = told.symbol in self._depths or len(self._depths) < INSTRUMENTS_MAX
+        if told.channel == "book" and told.symbol and told.depth in DEPTHS and known:
             self._depths[told.symbol] = told.depth
 
     def _book(self, book: _Book, whole: bool) -> BookMessage:
