@@ -124,6 +124,11 @@ def draw(lines: SessionLines, path: Path, *, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.15)
     figure.suptitle(title, color=INK, x=0.01, ha="left", fontsize=12)
+    write_picture(figure, path)
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all; raises MissingError where it cannot be written."""
     image = io.BytesIO()
     figure.savefig(image, format="png")
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -106,10 +106,14 @@ async def _readers() -> None:
     from tapehouse.feeds import GeneratedDay, check_lobster, open_feed
     from tapehouse.log import MemoryLog, MemorySnapshots
     from tapehouse.log.snaps import MemorySnaps
+    from tapehouse.query.analytics import AnalyticsOptions, read_analytics
+    from tapehouse.query.bars import BarsOptions, read_bars
     from tapehouse.query.books import read_book_at
 
     logs = Logs(tape=MemoryLog("TAPE_warm"), events=MemoryLog("EVENTS_warm"))
     await record(GeneratedDay(cells=CELLS), logs, strategy=None, clock=SystemClock())
+    await read_analytics(logs.tape, AnalyticsOptions(every="1m", ladders=True))
+    await read_bars(logs.tape, BarsOptions())
     projector = Projector(logs.tape, logs.events, MemorySnapshots())
     await projector.open()
     await projector.run()

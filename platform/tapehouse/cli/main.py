@@ -45,6 +45,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "books build": ("cmd_book:build", "Write the snapshots that make a book at any moment quick."),
     "kv get": ("cmd_kv:get", "Read a projection: positions, orders, prices, surface."),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
+    "analytics": ("cmd_analytics:analytics", "Measures of books and flows between them, a row an interval."),
+    "bars": ("cmd_bars:bars", "Bars of trades by time, tick count, volume or money."),
     "dr backup": ("cmd_dr:backup", "Ship new segments and changed state to a store."),
     "dr restore": ("cmd_dr:restore", "Rebuild a wiped cluster from a store."),
     "dr list": ("cmd_dr:list_manifests", "The manifests of a store."),

@@ -18,6 +18,8 @@ from tapehouse.core.ids import check_name
 from tapehouse.log import Extent, Log, SnapshotStore
 from tapehouse.log.snaps import Snaps
 from tapehouse.query import QuerySession, Table, read_trades
+from tapehouse.query.analytics import AnalyticsOptions, read_analytics
+from tapehouse.query.bars import BarsOptions, By, read_bars
 from tapehouse.query.books import BookAt, Moment, read_book_at
 
 TIMEOUT_S = 10.0
@@ -161,6 +163,46 @@ class AsyncClient:
         times = {name: None if time is None else parse_time_ns(time) for name, time in (("start", start), ("end", end))}
         return await read_trades(await self._platform.tape(tape), symbol, **times)
 
+    async def analytics(
+        self,
+        symbol: str | None = None,
+        *,
+        every: str = "1s",
+        start: Time | None = None,
+        end: Time | None = None,
+        tape: str = "main",
+        **options: Any,
+    ) -> Table:
+        """Measures of books and flows between them, a row for each interval; see docs/analytics.md.
+
+        Args:
+            every: Of an interval, such as `250ms`, `1m`.
+            options: `sample`, `recovery`, `levels`, `bps`, as `query.analytics.AnalyticsOptions` has them.
+
+        Raises:
+            MissingError: The tape defines no such symbol.
+        """
+        chosen = AnalyticsOptions(symbol=symbol, every=every, start=_time(start), end=_time(end), **options)
+        return await read_analytics(await self._platform.tape(tape), chosen)
+
+    async def bars(
+        self,
+        symbol: str | None = None,
+        *,
+        by: By = "time",
+        size: str = "1m",
+        start: Time | None = None,
+        end: Time | None = None,
+        tape: str = "main",
+    ) -> Table:
+        """Bars of trades: by `time` (`1m`), `tick`, `volume` or `dollar` (a number).
+
+        Raises:
+            MissingError: The tape defines no such symbol.
+        """
+        chosen = BarsOptions(symbol=symbol, by=by, size=size, start=_time(start), end=_time(end))
+        return await read_bars(await self._platform.tape(tape), chosen)
+
     async def book(
         self,
         symbol: str,
@@ -221,3 +263,7 @@ class AsyncClient:
         floor = self._clock.time_ns() if self._named else 0
         self._number = max(self._number + 1, floor)
         return self._number
+
+
+def _time(time: Time | None) -> int | None:
+    return None if time is None else parse_time_ns(time)

@@ -22,6 +22,7 @@ from tapehouse.client.async_client import TIMEOUT_S, AsyncClient, Time
 from tapehouse.client.commands import Outcome
 from tapehouse.core.errors import UsageError
 from tapehouse.query import Table
+from tapehouse.query.bars import By
 from tapehouse.query.books import BookAt
 
 CLOSE_TIMEOUT_S = 10.0
@@ -91,6 +92,33 @@ class Client:
     ) -> Table:
         """Trades from `start` on and before `end`; see `AsyncClient.trades`."""
         return self._loop.run(self._client.trades(symbol, start=start, end=end, tape=tape))
+
+    def analytics(
+        self,
+        symbol: str | None = None,
+        *,
+        every: str = "1s",
+        start: Time | None = None,
+        end: Time | None = None,
+        tape: str = "main",
+        **options: Any,
+    ) -> Table:
+        """Measures of books and flows between them, a row for each interval; see `AsyncClient.analytics`."""
+        asked = self._client.analytics(symbol, every=every, start=start, end=end, tape=tape, **options)
+        return self._loop.run(asked)
+
+    def bars(
+        self,
+        symbol: str | None = None,
+        *,
+        by: By = "time",
+        size: str = "1m",
+        start: Time | None = None,
+        end: Time | None = None,
+        tape: str = "main",
+    ) -> Table:
+        """Bars of trades by time, tick count, volume or money; see `AsyncClient.bars`."""
+        return self._loop.run(self._client.bars(symbol, by=by, size=size, start=start, end=end, tape=tape))
 
     def book(
         self,

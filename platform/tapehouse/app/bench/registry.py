@@ -24,6 +24,7 @@ BENCHMARKS = {
     "ring": "the shared-memory ring: appended to by a loop, by Python, in bulk, by another process",
     "tape": "the durable tape: appended, read back, replayed; bytes a cell",
     "books": "order books: an update, best prices, ten levels; from kernels and from Python",
+    "analytics": "books, flows and measures a record, beside books alone; bars",
     "book-snapshots": "depth snapshots of a book in memory: kept by a replay, their size, found by time",
     "orders": "order placement: risk, matching and the decision's record",
     "venue": "a venue of our own: risk, price-time matching, the records of both sides",
