@@ -23,10 +23,18 @@ from tapehouse.feeds.capture import Message
 from tapehouse.feeds.capture_check import Best, LevelsByPrice, check_capture
 from tapehouse.feeds.capture_feed import CaptureFeed, open_capture
 from tapehouse.feeds.checking import Check
+from tapehouse.feeds.coinbase_messages import (
+    MESSAGE,
+    ORDERS,
+    PRODUCTS,
+    ChannelName,
+    FeedMessage,
+    MarkMessage,
+    Product,
+)
 from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.session import Endpoint, Want, Wish
 from tapehouse.feeds.venue_events import BookMessage, ListingMessage, QuoteMessage, TradeMessage, VenueMessage
-from tapehouse.feeds.venue_fields import Id
 from tapehouse.feeds.venue_numbers import Scale
 from tapehouse.feeds.venue_orders import ORDERS_MAX, OrderMessage, OrdersBook, OrderTurn, Turn
 from tapehouse.feeds.venue_session import INSTRUMENTS_MAX, BookSession
@@ -41,69 +49,6 @@ _CHANNELS = {"level2": ("level2_batch", "matches", "heartbeat"), "full": ("full"
 _SYMBOLS_PER_MESSAGE = 100
 _BID = {"buy": True, "sell": False}
 _COUNTED = frozenset(("received", "open", "done", "change"))  # of the channel `full` alone
-
-
-class _Channel(msgspec.Struct):
-    name: str
-    product_ids: list[str] = []
-
-
-class _Message(msgspec.Struct, rename={"product": "product_id"}):
-    """Every message; a field that a type lacks is empty."""
-
-    type: str
-    product: str = ""
-    time: str = ""
-    sequence: Id = 0
-    trade_id: Id = 0
-    last_trade_id: Id = 0
-    order_id: str = ""
-    maker_order_id: str = ""
-    side: str = ""
-    price: str | None = None
-    size: str | None = None
-    remaining_size: str | None = None
-    old_size: str | None = None
-    new_size: str | None = None
-    new_price: str | None = None
-    best_bid: str = ""
-    best_bid_size: str = ""
-    best_ask: str = ""
-    best_ask_size: str = ""
-    message: str = ""
-    reason: str = ""
-    bids: Raw = Raw(b"[]")
-    asks: Raw = Raw(b"[]")
-    changes: list[tuple[str, str, str]] = []
-    channels: list[_Channel | str] = []
-    products: Raw = Raw(b"[]")
-
-
-class _Product(msgspec.Struct):
-    id: str
-    quote_currency: str = "USD"
-    base_increment: str = ""
-    quote_increment: str = ""
-
-
-class _Orders(msgspec.Struct):
-    sequence: Id
-    bids: list[tuple[str, str, str]]
-    asks: list[tuple[str, str, str]]
-    time: str = ""
-
-
-_MESSAGE = msgspec.json.Decoder(_Message, strict=False)
-_PRODUCTS = msgspec.json.Decoder(list[_Product])
-_ORDERS = msgspec.json.Decoder(_Orders, strict=False)
-
-
-@dataclass(slots=True, kw_only=True)
-class MarkMessage(TradeMessage):
-    """Which numbers a product has reached: a heartbeat's, or (`sequence` 0) the trade before the first one."""
-
-    sequence: int
-    heartbeat: bool
 
 
 @dataclass(slots=True)
@@ -145,7 +90,7 @@ class CoinbaseSession(BookSession):
 
     def decode(self, body: bytes) -> list[VenueMessage]:
         """Books, orders, trades, tickers, heartbeats and products; the rest says nothing here."""
-        message = _MESSAGE.decode(body)
+        message = MESSAGE.decode(body)
         kind, product = message.type, message.product
         if kind == "error":
             raise DecodeError(f"the venue refuses: {message.message} {message.reason}"[:200], subject=self.VENUE)
@@ -153,7 +98,7 @@ class CoinbaseSession(BookSession):
             self._subscribed(message)
             return []
         if kind == "status":
-            return [self._listing(item) for item in _PRODUCTS.decode(message.products) if item.quote_increment]
+            return [self._listing(item) for item in PRODUCTS.decode(message.products) if item.quote_increment]
         if not product:
             if not kind:
                 raise DecodeError("it is none of the venue's messages", subject=self.VENUE)
@@ -172,7 +117,7 @@ class CoinbaseSession(BookSession):
 
     def decode_answer(self, symbol: str, body: bytes) -> list[VenueMessage]:
         """The book of level 3."""
-        orders = _ORDERS.decode(body)
+        orders = ORDERS.decode(body)
         if not symbol:
             raise DecodeError(
                 "a book does not say of which product it is", hint="record the URL that was asked with it"
@@ -197,9 +142,9 @@ class CoinbaseSession(BookSession):
         self._remember(self._full, symbol)
         return [self._orders(symbol, ts_event, orders.sequence, turns, whole=True)]
 
-    def _subscribed(self, message: _Message) -> None:
+    def _subscribed(self, message: FeedMessage) -> None:
         for channel in message.channels:
-            if isinstance(channel, _Channel) and channel.name == "full":
+            if isinstance(channel, ChannelName) and channel.name == "full":
                 for product in channel.product_ids:
                     self._remember(self._full, product)
 
@@ -208,7 +153,7 @@ class CoinbaseSession(BookSession):
             raise DecodeError(f"more than {INSTRUMENTS_MAX} instruments", subject=self.VENUE)
         products.add(product)
 
-    def _listing(self, product: _Product) -> ListingMessage:
+    def _listing(self, product: Product) -> ListingMessage:
         scale = Scale(product.id, -9, -9, strict=False)
         scale.price(product.quote_increment)
         if product.base_increment:
@@ -219,7 +164,7 @@ class CoinbaseSession(BookSession):
         )
         return ListingMessage(instrument=replace(listed, currency=product.quote_currency))
 
-    def _levels(self, message: _Message) -> list[VenueMessage]:
+    def _levels(self, message: FeedMessage) -> list[VenueMessage]:
         product, whole = message.product, message.type == "snapshot"
         scale = self.scale(product)
         bids, asks = message.bids, message.asks
@@ -245,7 +190,7 @@ class CoinbaseSession(BookSession):
         self._remember(self._level2, product)
         return [told]
 
-    def _match(self, message: _Message) -> list[VenueMessage]:
+    def _match(self, message: FeedMessage) -> list[VenueMessage]:
         """A trade; in a book by order also the resting order's turn."""
         product = message.product
         if message.type == "last_match":
@@ -262,7 +207,7 @@ class CoinbaseSession(BookSession):
         turn = OrderTurn(turn=Turn.MATCH, order=uuid_bytes(message.maker_order_id), bid=bid, price=price, size=size)
         return [trade, self._orders(product, ts_event, message.sequence, [turn])]
 
-    def _order(self, message: _Message) -> list[VenueMessage]:
+    def _order(self, message: FeedMessage) -> list[VenueMessage]:
         product, kind = message.product, message.type
         order = uuid_bytes(message.order_id)
         bid = _BID[message.side] if message.side in _BID else _neither(message.side, product)
@@ -306,7 +251,7 @@ class CoinbaseSession(BookSession):
             raise DecodeError(f"a size of {text}", subject=scale.symbol)
         return size
 
-    def _ticker(self, message: _Message) -> list[VenueMessage]:
+    def _ticker(self, message: FeedMessage) -> list[VenueMessage]:
         if not (message.best_bid_size or message.best_ask_size):
             return []
         scale = self.scale(message.product)
@@ -324,7 +269,7 @@ class CoinbaseSession(BookSession):
             )
         ]
 
-    def _mark(self, message: _Message, trade: int, *, heartbeat: bool) -> MarkMessage:
+    def _mark(self, message: FeedMessage, trade: int, *, heartbeat: bool) -> MarkMessage:
         return MarkMessage(
             symbol=message.product,
             ts_event=0,
