@@ -66,7 +66,7 @@ def live(
     instruments
         TOML that defines instruments: exponents, ticks, lots.
     market
-        Of a venue that has several: `spot`, `usdm`, `coinm`.
+        Of a venue that has several: `spot`, `usdm`, `coinm`; of Coinbase `level2` or `full`.
     mold
         Where MoldUDP64 packets come, `HOST:PORT`: an address of this machine or a multicast group.
     mold_b

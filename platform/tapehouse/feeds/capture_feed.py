@@ -6,6 +6,7 @@ what tick divides their prices. What a live recorder would have to be told is th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tapehouse.market import Cells, Instrument, whole_records
 _BYTES_PER_CELL = 24  # of the plain text, about
 _COMPRESSION = 8
 _PACKED = (".gz", ".xz", ".zip")
+_PRODUCT = re.compile(r"/products/([^/]+)/book$")
 MakeSession = Callable[..., BookSession]
 
 
@@ -184,9 +186,11 @@ def declared_instruments(options: SourceOptions) -> dict[str, Instrument]:
 
 
 def asked_symbol(url: str) -> str:
-    """The `symbol` of a REST request's query; empty where it has none."""
+    """The `symbol` of a REST request's query, or the product in its path; empty where it has neither."""
     try:
-        return parse_qs(urlsplit(url).query).get("symbol", [""])[0]
+        asked = urlsplit(url)
+        product = _PRODUCT.search(asked.path)
+        return parse_qs(asked.query).get("symbol", [product[1] if product else ""])[0]
     except ValueError:
         return ""
 

@@ -185,6 +185,22 @@ FORMATS: dict[str, Format] = {
             checked_by="update ids without a hole",
         ),
         Format(
+            name="kraken",
+            module="venue_kraken",
+            description="raw captures of Kraken's websocket, version 2: books, trades, tickers, instruments",
+            extensions=(),
+            files="one recording",
+            checked_by="the venue's checksum of every book",
+        ),
+        Format(
+            name="coinbase",
+            module="venue_coinbase",
+            description="raw captures of Coinbase Exchange's websocket: books by price or by order, trades, tickers",
+            extensions=(),
+            files="one recording; books by REST may lie in files of their own",
+            checked_by="sequence numbers, trade numbers, and what each order had left when it ended",
+        ),
+        Format(
             name="tape",
             module="tape",
             description="tapehouse's own segment files, as drain writes them: history as a source",

@@ -14,6 +14,8 @@ from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.feeds.capture import Happening, Message
 from tapehouse.feeds.faults import corrupt_json, corrupt_level
 from tapehouse.feeds.served_book import ServedBook
+from tapehouse.feeds.served_coinbase import ServedCoinbase
+from tapehouse.feeds.served_kraken import ServedKraken
 from tapehouse.feeds.served_protocol import (
     Client,
     Played,
@@ -229,6 +231,8 @@ _VENUES: dict[str, Callable[[], ServedVenue]] = {
     "deribit": ServedDeribit,
     "okx": lambda: ServedArguments(("/ws/v5/public",), frozenset({"books", "books50-l2-tbt", "books-l2-tbt"})),
     "bitget": lambda: ServedArguments(("/v2/ws/public", "/mix/v1/stream", "/spot/v1/stream"), frozenset({"books"})),
+    "kraken": ServedKraken,
+    "coinbase": ServedCoinbase,
 }
 
 

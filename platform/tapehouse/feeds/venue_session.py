@@ -97,6 +97,10 @@ class BookSession:
         """How changes go on from the book that was told last."""
         raise NotImplementedError
 
+    def buffered(self, state: BookState) -> bool:
+        """Whether this book is asked for, and changes wait for it."""
+        return self.BUFFERED
+
     def missing(self, state: BookState, message: BookMessage) -> int:
         """How many updates a broken chain lacks; 0 where nobody knows."""
         return 0
@@ -319,7 +323,7 @@ class BookSession:
 
     def _whole(self, state: BookState, message: BookMessage) -> None:
         symbol = message.symbol
-        if self.BUFFERED:
+        if self.buffered(state):
             if state.synced:
                 self.tally.ignored += 1
                 return
@@ -390,7 +394,7 @@ class BookSession:
 
     def _await(self, state: BookState, message: BookMessage) -> None:
         """Keep changes that came before their book, or leave them out."""
-        if not self.BUFFERED:
+        if not self.buffered(state):
             self.tally.left_out += 1
             if state.confidence is Confidence.GOOD:
                 self._suspect(state, Cause.SEQUENCE, 0, message.first)

@@ -40,7 +40,15 @@ _VENUES = {
     ),
     "bitget": _Venue(module="venue_bitget", session="BitgetSession", market="SPOT", session_by_market=True),
     "bybit": _Venue(module="venue_bybit", session="BybitSession", market="spot", endpoint_by_market=True),
+    "coinbase": _Venue(
+        module="venue_coinbase",
+        session="CoinbaseSession",
+        market="level2",
+        endpoint_by_market=True,
+        session_by_market=True,
+    ),
     "deribit": _Venue(module="venue_deribit", session="DeribitSession"),
+    "kraken": _Venue(module="venue_kraken", session="KrakenSession"),
     "okx": _Venue(module="venue_okx", session="OkxSession"),
 }
 
