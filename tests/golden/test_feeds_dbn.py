@@ -223,7 +223,8 @@ def test_a_live_recording_of_mixed_records(market_data: Path) -> None:
     assert feed.skipped["symbol-mapping"] == 20
     assert feed.corrected_times == 13, "the file joins recordings of several times"
     assert (np.diff(cells["ts_recv"][cells["cells"] > 0]) >= 0).all()
-    assert {Kind.MBO, Kind.MBP, Kind.QUOTE, Kind.TRADE} == set(cells["kind"].tolist())
+    kinds = {Kind.MBO, Kind.MBP, Kind.QUOTE, Kind.TRADE, Kind.BAR, Kind.STATISTIC}
+    assert kinds == set(cells["kind"].tolist())
 
 
 def test_undefined_prices_and_times_of_option_quotes(market_data: Path) -> None:
