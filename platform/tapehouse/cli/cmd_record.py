@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+SAMPLES = ("lobster", "dbn")  # formats of single days, as the demonstrations record them
+
 
 def record(
     format: str,
@@ -14,7 +16,7 @@ def record(
     parameters: str | None = None,
     guard: bool = True,
     mode: Literal["gated", "ahead"] = "gated",
-    options: bool = True,
+    options: bool | None = None,
     seed: int = 7,
     cells: int = 600_000,
     date: str | None = None,
@@ -59,7 +61,8 @@ def record(
         `gated`: the strategy decides on what the tape has made durable. `ahead`: it decides first, in the loop that
         writes the journal, and a sidecar process brings that to the tape; tape and decisions come out the same.
     options
-        Hang a seeded option chain on a source that has none, so that the pricing engine has something to price.
+        Hang a seeded option chain on a source that has none, so that the pricing engine has something to price. Unless
+        it is said, lobster, dbn and generated get one, and nothing else does.
     seed
         Of that chain and of the generated day.
     cells
@@ -96,9 +99,10 @@ def record(
     said = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
     opened = open_feed(format, list(source), said)
     if format == "generated":
-        feed = GeneratedDay(seed=seed, cells=cells, options=options)
+        feed = GeneratedDay(seed=seed, cells=cells, options=options is not False)
     else:
-        feed = SeededChain(opened, seed=seed) if options else opened
+        chained = format in SAMPLES if options is None else options
+        feed = SeededChain(opened, seed=seed) if chained else opened
     feed = watched(feed, crossed_after=crossed_after, stale_after=stale_after)
     chosen = None if strategy in (None, "none") else strategy
     if chosen is not None:
