@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tapehouse.core.errors import DecodeError, InvariantError, UsageError
 from tapehouse.core.ids import slug
+from tapehouse.feeds.batching import in_batches
 from tapehouse.feeds.capture import Happening, Message, read_captures
 from tapehouse.feeds.formats import SourceOptions
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
@@ -21,7 +22,7 @@ from tapehouse.feeds.session import VenueSession
 from tapehouse.feeds.venue_cells import joined
 from tapehouse.feeds.venue_session import BookSession
 from tapehouse.feeds.venue_state import SECOND_NS
-from tapehouse.market import Cells, Instrument, whole_records
+from tapehouse.market import Cells, Instrument
 
 _BYTES_PER_CELL = 24  # of the plain text, about
 _COMPRESSION = 8
@@ -95,19 +96,7 @@ class CaptureFeed:
         Raises:
             DecodeError: A message cannot be read; it names its file and line.
         """
-        waiting: list[Cells] = []
-        total = 0
-        try:
-            for _, cells in self.steps():
-                waiting.append(cells)
-                total += len(cells)
-                if total >= self._batch_cells:
-                    yield from self._split(waiting, final=False)
-                    total = sum(map(len, waiting))
-        except DecodeError:
-            yield from self._split(waiting, final=True)
-            raise
-        yield from self._split(waiting, final=True)
+        yield from in_batches((cells for _, cells in self.steps()), self._batch_cells)
 
     def steps(self) -> Iterator[tuple[Message, Cells]]:
         """Each message with its cells, which may be none; raises DecodeError as `batches`."""
@@ -120,17 +109,6 @@ class CaptureFeed:
                 if session.instruments != self._instruments[:known]:
                     raise InvariantError("the second pass over a capture finds other instruments than the first")
             yield message, joined(made)
-
-    def _split(self, waiting: list[Cells], *, final: bool) -> Iterator[Cells]:
-        """Full batches of what waits; the rest stays in the list until `final`."""
-        cells = joined(waiting)
-        waiting.clear()
-        while len(cells) >= self._batch_cells or (final and len(cells)):
-            size = whole_records(cells, self._batch_cells)
-            yield cells[:size]
-            cells = cells[size:]
-        if len(cells):
-            waiting.append(cells)
 
 
 def drive(session: VenueSession, messages: Iterator[Message]) -> Iterator[Message]:

@@ -21,15 +21,16 @@ from tapehouse.core.errors import DecodeError, UsageError
 from tapehouse.core.ids import slug
 from tapehouse.core.units import UNDEFINED
 from tapehouse.feeds import dbn_records as records_of_dbn
+from tapehouse.feeds.batching import in_batches
 from tapehouse.feeds.checking import Check
 from tapehouse.feeds.dbn_check import check_dbn
 from tapehouse.feeds.dbn_instruments import survey
 from tapehouse.feeds.dbn_records import Bytes
-from tapehouse.feeds.dbn_source import open_dbn
+from tapehouse.feeds.dbn_source import DbnStream, open_dbn
 from tapehouse.feeds.dbn_summaries import BAR_SECONDS, SUMMARY_BYTES, extended, summary_cells
 from tapehouse.feeds.formats import SourceOptions, one_file
 from tapehouse.feeds.packing import BATCH_CELLS_MAX
-from tapehouse.market import Action, Cells, Flag, Instrument, Side, empty_cells, from_words, whole_records, words
+from tapehouse.market import Action, Cells, Flag, Instrument, Side, from_words, words
 
 __all__ = ["SCHEMAS", "DbnFeed", "check_dbn"]
 
@@ -140,37 +141,19 @@ class DbnFeed:
         """
         self.skipped.clear()
         self.corrected_times = self.inserted_clears = 0
-        decoding = _Decoding(self._ids, self._own, len(self._instruments), mixed=self.schema is None)
-        waiting: list[Cells] = []
-        total = 0
         with open_dbn(self._path) as stream:
-            try:
-                for rtype, run, position in stream.runs():
-                    cells = decoding.cells(rtype, run, stream.name, position)
-                    if cells is None:
-                        self.skipped[str(databento_dbn.RType.from_int(rtype))] += len(run)
-                        continue
-                    waiting.append(cells)
-                    total += len(cells)
-                    self.corrected_times, self.inserted_clears = decoding.corrected_times, decoding.inserted_clears
-                    if total >= self._batch_cells:
-                        yield from self._split(waiting, final=False)
-                        total = sum(map(len, waiting))
-            except DecodeError:
-                yield from self._split(waiting, final=True)
-                raise
-            yield from self._split(waiting, final=True)
+            yield from in_batches(self._decoded(stream), self._batch_cells)
 
-    def _split(self, waiting: list[Cells], *, final: bool) -> Iterator[Cells]:
-        """Full batches of what waits; the rest stays in the list until `final`."""
-        cells = np.concatenate(waiting) if waiting else empty_cells(0)
-        waiting.clear()
-        while len(cells) >= self._batch_cells or (final and len(cells)):
-            size = whole_records(cells, self._batch_cells)
-            yield cells[:size]
-            cells = cells[size:]
-        if len(cells):
-            waiting.append(cells)
+    def _decoded(self, stream: DbnStream) -> Iterator[Cells]:
+        """The cells of each run."""
+        decoding = _Decoding(self._ids, self._own, len(self._instruments), mixed=self.schema is None)
+        for rtype, run, position in stream.runs():
+            cells = decoding.cells(rtype, run, stream.name, position)
+            if cells is None:
+                self.skipped[str(databento_dbn.RType.from_int(rtype))] += len(run)
+                continue
+            self.corrected_times, self.inserted_clears = decoding.corrected_times, decoding.inserted_clears
+            yield cells
 
 
 class _Decoding:

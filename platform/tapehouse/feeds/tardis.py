@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tapehouse.core.errors import DecodeError
 from tapehouse.core.ids import slug
 from tapehouse.core.units import UNDEFINED
+from tapehouse.feeds.batching import in_batches
 from tapehouse.feeds.checking import Check
 from tapehouse.feeds.formats import NO_OPTIONS, SourceOptions, one_file
 from tapehouse.feeds.level_events import LevelEvents
@@ -41,7 +42,6 @@ from tapehouse.market import (
     Side,
     empty_cells,
     from_words,
-    whole_records,
 )
 
 _NS_PER_US = 1_000
@@ -102,32 +102,25 @@ class TardisFeed:
         """
         self.corrected_times = 0
         decoding = _Decoding(self._file)
-        waiting: list[Cells] = []
         with self._file.open() as rows:
-            while True:
-                try:
-                    ended = not decoding.take(rows, waiting)
-                except DecodeError:
-                    decoding.finish(waiting)
-                    yield from self._split(waiting, final=True)
-                    raise
-                self.corrected_times = decoding.corrected_times
-                if ended:
-                    break
-                yield from self._split(waiting, final=False)
-        decoding.finish(waiting)
-        yield from self._split(waiting, final=True)
+            yield from in_batches(self._decoded(decoding, rows), self._batch_cells)
 
-    def _split(self, waiting: list[Cells], *, final: bool) -> Iterator[Cells]:
-        """Full batches of what waits; the rest stays in the list until `final`."""
-        cells = np.concatenate(waiting) if waiting else empty_cells(0)
-        waiting.clear()
-        while len(cells) >= self._batch_cells or (final and len(cells)):
-            size = whole_records(cells, self._batch_cells)
-            yield cells[:size]
-            cells = cells[size:]
-        if len(cells):
-            waiting.append(cells)
+    def _decoded(self, decoding: _Decoding, rows: TypedRows) -> Iterator[Cells]:
+        """The cells of each block; an event that damage cuts short ends with what there is of it."""
+        waiting: list[Cells] = []
+        ended = False
+        while not ended:
+            try:
+                ended = not decoding.take(rows, waiting)
+            except DecodeError:
+                decoding.finish(waiting)
+                yield from waiting
+                raise
+            self.corrected_times = decoding.corrected_times
+            if ended:
+                decoding.finish(waiting)
+            yield from waiting
+            waiting.clear()
 
 
 class _Decoding:
