@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tapehouse.feeds import Feed, SourceOptions
+from tapehouse.cli.source_options import SourceWords, WatchWords, source_options, watched
 
 
 def list_formats(*, json: bool = False) -> int:
@@ -37,11 +35,7 @@ def list_formats(*, json: bool = False) -> int:
 def check(
     format: str,
     *source: Path,
-    date: str | None = None,
-    symbol: str | None = None,
-    venue: str | None = None,
-    mapping: Path | None = None,
-    instruments: Path | None = None,
+    said: SourceWords | None = None,
     json: bool = False,
 ) -> int:
     """Parse a file and hold it against the truth that it carries; exit 1 where it does not hold.
@@ -63,16 +57,6 @@ def check(
         See `tapehouse feeds list`.
     source
         The file, or files where a format has several.
-    date
-        The trading day, where times in the file count from midnight.
-    symbol
-        The instrument, where the file names none.
-    venue
-        Where it trades, likewise.
-    mapping
-        TOML that says what the columns of a CSV or Parquet file mean.
-    instruments
-        TOML that defines instruments.
     json
         One line of JSON.
     """
@@ -80,7 +64,7 @@ def check(
     from tapehouse.core import SystemClock
     from tapehouse.feeds import check_source, open_feed
 
-    options = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
+    options = source_options(said)
     found = check_source(format, list(source), options)
     line: dict[str, object] = {
         "format": format,
@@ -110,34 +94,6 @@ def check(
     return 1 if found.mismatches else 0
 
 
-def source_options(
-    *, date: str | None, symbol: str | None, venue: str | None, mapping: Path | None, instruments: Path | None
-) -> SourceOptions:
-    """What a user says of files that do not say it themselves; raises UsageError for a day that is none."""
-    import datetime
-
-    from tapehouse.core.errors import UsageError
-    from tapehouse.feeds import SourceOptions
-
-    try:
-        day = None if date is None else datetime.date.fromisoformat(date)
-    except ValueError as error:
-        raise UsageError(f"{date!r} is no day", hint="write it as 2012-06-21") from error
-    return SourceOptions(day=day, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
-
-
-def watched(feed: Feed, *, crossed_after: str | None, stale_after: str | None) -> Feed:
-    """A feed as it is, or watched for what the user asked; raises UsageError for a time that is none."""
-    if crossed_after is None and stale_after is None:
-        return feed
-    from tapehouse.app.watching import WatchedFeed
-    from tapehouse.cli.output import read_duration
-
-    crossed_ns = None if crossed_after is None else read_duration(crossed_after, "--crossed-after")
-    stale_ns = None if stale_after is None else read_duration(stale_after, "--stale-after")
-    return WatchedFeed(feed, crossed_after_ns=crossed_ns, stale_after_ns=stale_ns)
-
-
 def push(
     format: str,
     *source: Path,
@@ -148,13 +104,8 @@ def push(
     cpus: str | None = None,
     seed: int = 7,
     cells: int = 600_000,
-    date: str | None = None,
-    symbol: str | None = None,
-    venue: str | None = None,
-    mapping: Path | None = None,
-    instruments: Path | None = None,
-    crossed_after: str | None = None,
-    stale_after: str | None = None,
+    said: SourceWords | None = None,
+    watch: WatchWords | None = None,
     json: bool = False,
 ) -> int:
     """Push a source into a shared-memory ring, as a feed handler does; a desk in `ahead` mode takes it from there.
@@ -187,20 +138,6 @@ def push(
         Of a generated day.
     cells
         Size of a generated day.
-    date
-        The trading day, where times in the file count from midnight.
-    symbol
-        The instrument, where the file names none.
-    venue
-        Where it trades, likewise.
-    mapping
-        TOML that says what the columns of a CSV or Parquet file mean.
-    instruments
-        TOML that defines instruments.
-    crossed_after
-        Say in a GAP record that a book is suspect where it stays crossed for longer, such as `1s` of feed time.
-    stale_after
-        The same where an instrument that spoke is silent for longer while others speak, such as `60s`.
     json
         One line of JSON.
     """
@@ -209,17 +146,17 @@ def push(
     from tapehouse.cli.output import Bar, console, print_json, run_async
     from tapehouse.core import SystemClock
     from tapehouse.core.ids import check_name
-    from tapehouse.feeds import GeneratedDay, open_feed
+    from tapehouse.feeds import Feed, GeneratedDay, open_feed
     from tapehouse.replay.pacing import parse_speed
     from tapehouse.ring import Policy
 
     factor = parse_speed(speed)
     check_name(ring, "ring")
     pin("feed", configured(cpus))
-    options = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
+    options = source_options(said)
     opened = open_feed(format, list(source), options)
     feed: Feed = GeneratedDay(seed=seed, cells=cells) if format == "generated" else opened
-    feed = watched(feed, crossed_after=crossed_after, stale_after=stale_after)
+    feed = watched(feed, watch)
     with Bar(f"push {feed.name}", feed.cells_estimate, quiet=json) as bar:
         report = run_async(
             push_feed(

@@ -87,13 +87,13 @@ def live(
     from dataclasses import asdict
 
     from tapehouse.app.live_feed import RingOptions
-    from tapehouse.cli.cmd_feeds import source_options
     from tapehouse.cli.output import compile_kernels, print_json, run_async, stop_signal
+    from tapehouse.cli.source_options import read_day
     from tapehouse.core.errors import UsageError
     from tapehouse.ring import Policy
 
     into = RingOptions(name=ring, cells=cells, policy=Policy.DROP if drop else None)
-    options = source_options(date=date, symbol=None, venue=None, mapping=None, instruments=instruments)
+    day = read_day(date)
     if venue == "itch" and mold is None:
         raise UsageError("nobody says where the packets come", subject="itch", hint="give --mold HOST:PORT")
     if venue == "itch" and symbols:
@@ -104,7 +104,7 @@ def live(
         stop = stop_signal()
         if venue == "itch":
             lines = [line for line in (mold, mold_b) if line is not None]
-            return await _record_itch(lines, retransmit, interface, into, stop, options.day)
+            return await _record_itch(lines, retransmit, interface, into, stop, day)
         return await _record_venue(venue, symbols, market, url, rest, capture, stale_after, instruments, into, stop)
 
     report = asdict(run_async(run()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tapehouse.cli.source_options import SourceWords, WatchWords, source_options, watched
+
 SAMPLES = ("lobster", "dbn")  # formats of single days, as the demonstrations record them
 
 
@@ -19,13 +21,8 @@ def record(
     options: bool | None = None,
     seed: int = 7,
     cells: int = 600_000,
-    date: str | None = None,
-    symbol: str | None = None,
-    venue: str | None = None,
-    mapping: Path | None = None,
-    instruments: Path | None = None,
-    crossed_after: str | None = None,
-    stale_after: str | None = None,
+    said: SourceWords | None = None,
+    watch: WatchWords | None = None,
     nats: str | None = None,
     home: Path | None = None,
     json: bool = False,
@@ -67,20 +64,6 @@ def record(
         Of that chain and of the generated day.
     cells
         Size of the generated day.
-    date
-        The trading day, where times in the file count from midnight.
-    symbol
-        The instrument, where the file names none.
-    venue
-        Where it trades, likewise.
-    mapping
-        TOML that says what the columns of a CSV or Parquet file mean.
-    instruments
-        TOML that defines instruments.
-    crossed_after
-        Say in a GAP record that a book is suspect where it stays crossed for longer, such as `1s` of feed time.
-    stale_after
-        The same where an instrument that spoke is silent for longer while others speak, such as `60s`.
     nats
         The broker; else what the environment or the embedded cluster says.
     home
@@ -90,20 +73,18 @@ def record(
     """
     from tapehouse.app.recording import record_source
     from tapehouse.app.strategies import load_strategy
-    from tapehouse.cli.cmd_feeds import source_options, watched
     from tapehouse.cli.output import Bar, compile_kernels, console, print_json, run_async
     from tapehouse.core.ids import check_name
     from tapehouse.feeds import Feed, GeneratedDay, SeededChain, open_feed
 
     feed: Feed
-    said = source_options(date=date, symbol=symbol, venue=venue, mapping=mapping, instruments=instruments)
-    opened = open_feed(format, list(source), said)
+    opened = open_feed(format, list(source), source_options(said))
     if format == "generated":
         feed = GeneratedDay(seed=seed, cells=cells, options=options is not False)
     else:
         chained = format in SAMPLES if options is None else options
         feed = SeededChain(opened, seed=seed) if chained else opened
-    feed = watched(feed, crossed_after=crossed_after, stale_after=stale_after)
+    feed = watched(feed, watch)
     chosen = None if strategy in (None, "none") else strategy
     if chosen is not None:
         load_strategy(chosen, parameters)  # What is wrong is told before anything takes its time.
