@@ -19,7 +19,9 @@ PATHS = {
     "binance": "/stream",
     "bitget": "/v2/ws/public",
     "bybit": "/v5/public/spot",
+    "coinbase": "/",
     "deribit": "/ws/api/v2",
+    "kraken": "/v2",
     "okx": "/ws/v5/public",
 }
 levels = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), max_size=4)
