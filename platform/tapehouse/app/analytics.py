@@ -4,33 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from tapehouse.app.replaying import tape_source
 from tapehouse.core.errors import UsageError
 from tapehouse.core.ids import check_name
 from tapehouse.feeds import open_feed
-from tapehouse.market import Cells, Instrument
-from tapehouse.query.read import read_frames
-from tapehouse.query.slots import Slots
-
-
-class Builder(Protocol):
-    """`AnalyticsBuilder` or `BarsBuilder`."""
-
-    slots: Slots
-
-    def define(self, instruments: Sequence[Instrument]) -> None:
-        """Instruments that no record will define."""
-        ...
-
-    def take(self, cells: Cells) -> bool:
-        """Whole records; False where no more are wanted."""
-        ...
-
-    def finish(self) -> None:
-        """What has begun ends."""
-        ...
+from tapehouse.query.folding import RowsBuilder, fold_batches, fold_log
 
 
 def check_asked(tape: str | None, source: str | None, files: Sequence[Path]) -> None:
@@ -42,7 +21,7 @@ def check_asked(tape: str | None, source: str | None, files: Sequence[Path]) -> 
 
 
 async def fold(
-    builder: Builder,
+    builder: RowsBuilder,
     *,
     tape: str | None,
     source: str | None = None,
@@ -63,28 +42,11 @@ async def fold(
         DecodeError, GapError, IntegrityError: What is read is damaged.
     """
     check_asked(tape, source, files)
-    done = 0
     if source is not None:
         feed = open_feed(source, files)
         builder.define(feed.instruments)
-        for cells in feed.batches():
-            wanted = builder.take(cells)
-            done += len(cells)
-            if on_progress:
-                on_progress(done)
-            if not wanted:
-                break
-        subject = feed.name
-    else:
-        assert tape is not None
-        async with tape_source(tape, nats=nats, store=store, home=home) as log:
-            async for _, cells in read_frames(log):
-                wanted = builder.take(cells)
-                done += len(cells)
-                if on_progress:
-                    on_progress(done)
-                if not wanted:
-                    break
-        subject = tape
-    builder.finish()
-    builder.slots.require_symbol(subject)
+        fold_batches(builder, feed.batches(), subject=feed.name, on_progress=on_progress)
+        return
+    assert tape is not None
+    async with tape_source(tape, nats=nats, store=store, home=home) as log:
+        await fold_log(builder, log, subject=tape, on_progress=on_progress)

@@ -64,6 +64,7 @@ HELD_CELLS_MAX = 1 << 20  # decided, and not yet published because TAPE has not 
 DRAIN_CELLS = 1 << 16  # taken from the decided ring at once
 HEARD_CELLS = 4096  # of definitions, read from a feed at once
 PUBLISH_PAUSE_NS = 500_000
+HOLD_PAUSE_NS = 5_000_000  # between two looks at what is decided while an append takes its time
 STALL_PATIENCE_NS = 10_000_000_000  # for outputs to find room, when the loop is to end
 SPINS_BEFORE_NAP = 20_000
 NAP_DEFAULT_US = 50
@@ -350,7 +351,7 @@ class AheadEngine:
         append = asyncio.create_task(self._events.append(ready, input_ordinal=through))
         try:
             while not append.done():
-                pause = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic_ns() + PUBLISH_PAUSE_NS))
+                pause = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic_ns() + HOLD_PAUSE_NS))
                 await asyncio.wait({append, pause}, return_when=asyncio.FIRST_COMPLETED)
                 pause.cancel()
                 self._hold()

@@ -16,7 +16,7 @@ from tapehouse.core.units import NS_PER_SECOND, UNDEFINED
 from tapehouse.log import Log
 from tapehouse.market import Cells, Confidence, Instrument, words
 from tapehouse.query.columns import Columns, Ints, finish
-from tapehouse.query.read import read_frames
+from tapehouse.query.folding import fold_log
 from tapehouse.query.slots import SLOTS_MAX, Slots
 from tapehouse.query.span import Span, parse_span_ns
 from tapehouse.query.table import Table
@@ -162,11 +162,7 @@ async def read_analytics(tape: Log, options: AnalyticsOptions) -> Table:
         MissingError: The tape defines no such symbol.
     """
     builder = AnalyticsBuilder(options)
-    async for _, cells in read_frames(tape):
-        if not builder.take(cells):
-            break
-    builder.finish()
-    builder.slots.require_symbol(tape.name)
+    await fold_log(builder, tape)
     return Table(builder.table())
 
 

@@ -18,7 +18,7 @@ from tapehouse.log import Log
 from tapehouse.market import Cells, Instrument, words
 from tapehouse.query.analytics import Units, moment_columns, quotients
 from tapehouse.query.columns import Columns, Ints, finish
-from tapehouse.query.read import read_frames
+from tapehouse.query.folding import fold_log
 from tapehouse.query.slots import Slots
 from tapehouse.query.span import Span, parse_span_ns
 from tapehouse.query.table import Table
@@ -185,11 +185,7 @@ async def read_bars(tape: Log, options: BarsOptions) -> Table:
         MissingError: The tape defines no such symbol.
     """
     builder = BarsBuilder(options)
-    async for _, cells in read_frames(tape):
-        if not builder.take(cells):
-            break
-    builder.finish()
-    builder.slots.require_symbol(tape.name)
+    await fold_log(builder, tape)
     return Table(builder.table())
 
 
