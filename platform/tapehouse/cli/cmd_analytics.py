@@ -93,10 +93,9 @@ def analytics(
     json
         One line of JSON: a list of objects.
     """
-    from tapehouse.app.analytics import check_asked, fold
+    from tapehouse.app.analytics import check_asked
     from tapehouse.app.plot import check_picture
-    from tapehouse.cli.output import Bar, compile_kernels, run_async
-    from tapehouse.cli.tables import check_outputs, put_table
+    from tapehouse.cli.tables import check_outputs, fold_shown, put_table
     from tapehouse.core.units import parse_time_ns
     from tapehouse.query.analytics import AnalyticsBuilder, AnalyticsOptions
 
@@ -116,20 +115,9 @@ def analytics(
         ladders=plot is not None,
     )
     builder = AnalyticsBuilder(options)
-    compile_kernels(quiet=json)
-    with Bar(f"analytics {tape or source or ''}", None, quiet=json) as bar:
-        run_async(
-            fold(
-                builder,
-                tape=tape,
-                source=source,
-                files=files,
-                store=store,
-                nats=nats,
-                home=home,
-                on_progress=bar.at,
-            )
-        )
+    fold_shown(
+        "analytics", builder, tape=tape, source=source, files=files, store=store, nats=nats, home=home, quiet=json
+    )
     table = builder.table()
     if plot is not None:
         from tapehouse.app.plot_book import draw_book, lines_of

@@ -80,9 +80,8 @@ def bars(
     json
         One line of JSON: a list of objects.
     """
-    from tapehouse.app.analytics import check_asked, fold
-    from tapehouse.cli.output import Bar, compile_kernels, run_async
-    from tapehouse.cli.tables import check_outputs, put_table
+    from tapehouse.app.analytics import check_asked
+    from tapehouse.cli.tables import check_outputs, fold_shown, put_table
     from tapehouse.core.units import parse_time_ns
     from tapehouse.query.bars import BarsBuilder, BarsOptions
 
@@ -91,19 +90,6 @@ def bars(
     start = None if from_time is None else parse_time_ns(from_time)
     end = None if to_time is None else parse_time_ns(to_time)
     builder = BarsBuilder(BarsOptions(by=by, size=size, symbol=instrument, start=start, end=end))
-    compile_kernels(quiet=json)
-    with Bar(f"bars {tape or source or ''}", None, quiet=json) as bar:
-        run_async(
-            fold(
-                builder,
-                tape=tape,
-                source=source,
-                files=files,
-                store=store,
-                nats=nats,
-                home=home,
-                on_progress=bar.at,
-            )
-        )
+    fold_shown("bars", builder, tape=tape, source=source, files=files, store=store, nats=nats, home=home, quiet=json)
     put_table(builder.table(), SHOWN, json=json, csv=csv, parquet=parquet)
     return 0

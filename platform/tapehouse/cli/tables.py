@@ -1,10 +1,10 @@
-"""A table as the user wants it: shown, as JSON, or in a file."""
+"""A table as the user wants it: folded behind a progress bar, then shown, as JSON, or in a file."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ from tapehouse.core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tapehouse.query.folding import RowsBuilder
 
 ROWS_SHOWN = 100
 
@@ -29,6 +31,38 @@ def check_outputs(*, json: bool, csv: Path | None, parquet: Path | None) -> None
             raise MissingError("it is a directory", subject=str(path), hint="name a file")
         if not directory.is_dir():
             raise MissingError("there is no such directory", subject=str(directory), hint="make it, or name another")
+
+
+def fold_shown(
+    title: str,
+    builder: RowsBuilder,
+    *,
+    tape: str | None,
+    source: str | None,
+    files: Sequence[Path],
+    store: str | None,
+    nats: str | None,
+    home: Path | None,
+    quiet: bool,
+) -> None:
+    """Give a builder a tape or files, with a progress bar; raises as `app.analytics.fold` does."""
+    from tapehouse.app.analytics import fold
+    from tapehouse.cli.output import Bar, compile_kernels, run_async
+
+    compile_kernels(quiet=quiet)
+    with Bar(f"{title} {tape or source or ''}", None, quiet=quiet) as bar:
+        run_async(
+            fold(
+                builder,
+                tape=tape,
+                source=source,
+                files=files,
+                store=store,
+                nats=nats,
+                home=home,
+                on_progress=bar.at,
+            )
+        )
 
 
 def put_table(
