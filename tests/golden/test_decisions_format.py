@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tapehouse.desk.commands import COMMANDS, EVENTS
-from tapehouse.desk.kernels import REASONS
+from tapehouse.desk.requests import REASONS
 from tapehouse.engine import read_tape
 from tapehouse.engine.sequencer import DESK_SOURCE
 from tapehouse.log import Codec, FrameHeader, MemoryLog, decode_frame, encode_frame

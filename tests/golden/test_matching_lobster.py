@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tapehouse.desk import BUY, SELL
+from tapehouse.desk.requests import SELF_MATCH_POLICIES
 from tapehouse.desk.state import FILL_COUNT
 from tapehouse.desk.venue import AccountLimits, Listing
-from tapehouse.desk.venue_state import SELF_MATCH_POLICIES
 from tapehouse.feeds import LobsterFeed
 from tapehouse.market import Action, Cells, Instrument, Kind, Side
 from tests.support.venue_pair import Request, VenuePair

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tapehouse.desk import matching_reference
 from tapehouse.desk.matching_reference import Order, ReferenceVenue
+from tapehouse.desk.requests import SELF_MATCH_POLICIES
 from tapehouse.desk.venue import AccountLimits, Listing
-from tapehouse.desk.venue_state import SELF_MATCH_POLICIES
 from tapehouse.market import Instrument
 from tests.support.venue_pair import REASONS, VenuePair
 

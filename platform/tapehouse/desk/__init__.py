@@ -1,15 +1,7 @@
 """Commands, events, risk, orders, positions and profit, the paper exchange."""
 
 from tapehouse.desk.kernels import (
-    BUY,
-    GTC,
-    IOC,
     LADDER,
-    OK,
-    POST_ONLY,
-    REASONS,
-    SELL,
-    UNKNOWN_ORDER,
     cancel_order,
     cancel_side,
     crosses,
@@ -21,6 +13,7 @@ from tapehouse.desk.kernels import (
     submit,
 )
 from tapehouse.desk.money import POWERS
+from tapehouse.desk.requests import BUY, GTC, IOC, OK, POST_ONLY, REASONS, SELL, UNKNOWN_ORDER
 from tapehouse.desk.state import Desk, define_instrument, make_desk, order_pool, revise_instrument
 
 __all__ = [

@@ -14,6 +14,21 @@ from tapehouse.book import best_price, depth, level_size
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.money import MONEY_MAX, OVERFLOW, contract_value, multiply_divide
+from tapehouse.desk.requests import (
+    BAD_PRICE,
+    BAD_SIZE,
+    BUY,
+    IOC,
+    KILLED,
+    OK,
+    OPEN_LIMIT,
+    POSITION_LIMIT,
+    POST_ONLY,
+    SELL,
+    TOO_LARGE,
+    UNKNOWN_ORDER,
+    WOULD_CROSS,
+)
 from tapehouse.desk.state import (
     CASH,
     COST,
@@ -57,25 +72,9 @@ from tapehouse.desk.state import (
 )
 from tapehouse.market import Action, Kind, Side
 
-BUY, SELL = 0, 1
-GTC, IOC, POST_ONLY = 0, 1, 2
 LADDER = 8  # levels that a marketable order may walk
 INDEX_BITS = 12  # an order's id is its input's ordinal and its index among the outputs of that input
 FEE_UNIT = 1_000_000
-
-# Why an order was rejected; the `depth` of its ORDER record.
-OK, KILLED, BAD_SIZE, BAD_PRICE, TOO_LARGE, POSITION_LIMIT, OPEN_LIMIT, WOULD_CROSS, UNKNOWN_ORDER = range(9)
-REASONS = (
-    "",
-    "kill switch is on",
-    "size is not a positive whole number of lots within the limit",
-    "price is not a positive whole number of ticks",
-    "notional is beyond the limit",
-    "position would go beyond the limit",
-    "too many open orders",
-    "post-only order would trade",
-    "no such working order",
-)
 
 _ORDER, _FILL = int(Kind.ORDER), int(Kind.FILL)
 _BID, _ASK = int(Side.BID), int(Side.ASK)

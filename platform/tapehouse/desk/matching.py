@@ -26,19 +26,25 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import (
+from tapehouse.desk.kernels import FEE_UNIT, INDEX_BITS, MAKER, TAKER, book_money
+from tapehouse.desk.money import contract_value, multiply_divide
+from tapehouse.desk.requests import (
+    BAD_REQUEST,
     BUY,
-    FEE_UNIT,
-    INDEX_BITS,
-    MAKER,
+    CANCEL_BOTH,
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    LEDGER_FULL,
+    NO_ROOM,
+    NOT_FILLABLE,
     OK,
+    OWN_ORDER,
     SELL,
-    TAKER,
+    TOO_MANY_MATCHES,
+    TOO_MANY_MESSAGES,
     UNKNOWN_ORDER,
     WOULD_CROSS,
-    book_money,
 )
-from tapehouse.desk.money import contract_value, multiply_divide
 from tapehouse.desk.state import (
     CASH,
     FILL_COUNT,
@@ -69,22 +75,14 @@ from tapehouse.desk.venue_orders import (
 )
 from tapehouse.desk.venue_risk import check_order, count_message, ledger_full, protection
 from tapehouse.desk.venue_state import (
-    BAD_REQUEST,
     CANCEL,
-    CANCEL_BOTH,
-    CANCEL_NEWEST,
-    CANCEL_OLDEST,
     FOK,
     IOC,
-    LEDGER_FULL,
     LIMIT_PRICE,
     LIMIT_SIDE,
     MARKET,
     MATCHES_MAX,
-    NO_ROOM,
-    NOT_FILLABLE,
     OPEN_ORDERS,
-    OWN_ORDER,
     OWNER,
     POST_ONLY,
     REPLACE,
@@ -99,8 +97,6 @@ from tapehouse.desk.venue_state import (
     REQUEST_TARGET,
     REQUEST_TIME,
     SELF_MATCH,
-    TOO_MANY_MATCHES,
-    TOO_MANY_MESSAGES,
 )
 
 _UNDEFINED = UNDEFINED

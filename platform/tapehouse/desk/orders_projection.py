@@ -18,8 +18,8 @@ from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import format_time_ns
-from tapehouse.desk.kernels import REASONS
 from tapehouse.desk.names import Names
+from tapehouse.desk.requests import REASONS
 from tapehouse.desk.state import ACCOUNTS_MAX
 from tapehouse.market import Action, Cells, Kind, Side, words
 

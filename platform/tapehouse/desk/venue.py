@@ -15,9 +15,10 @@ from tapehouse.book import BID, define, levels, make_books
 from tapehouse.book.resting import first_order, order_after, order_id_in, order_left
 from tapehouse.core.check import check
 from tapehouse.core.errors import DataError, UsageError
-from tapehouse.desk.kernels import BUY, INDEX_BITS, SELL
+from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.matching import cancel_account, run_requests
 from tapehouse.desk.money import POWERS
+from tapehouse.desk.requests import BUY, SELF_MATCH_POLICIES, SELL
 from tapehouse.desk.state import (
     CASH,
     COST,
@@ -53,7 +54,6 @@ from tapehouse.desk.venue_state import (
     REQUEST_SIDE,
     REQUEST_SLOT,
     SELF_MATCH,
-    SELF_MATCH_POLICIES,
     Requests,
     make_venue_state,
 )

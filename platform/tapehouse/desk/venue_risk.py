@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import BAD_PRICE, BAD_SIZE, BUY, KILLED, OK, OPEN_LIMIT, POSITION_LIMIT, TOO_LARGE
 from tapehouse.desk.money import OVERFLOW, contract_value
+from tapehouse.desk.requests import (
+    BAD_PRICE,
+    BAD_SIZE,
+    BUY,
+    KILLED,
+    LEDGER_FULL,
+    OK,
+    OPEN_LIMIT,
+    OUT_OF_BAND,
+    POSITION_LIMIT,
+    TOO_LARGE,
+)
 from tapehouse.desk.state import (
     CASH,
     COST,
@@ -29,11 +40,9 @@ from tapehouse.desk.state import (
 )
 from tapehouse.desk.venue_state import (
     BAND,
-    LEDGER_FULL,
     LEDGER_MAX,
     LIMIT_MESSAGES,
     OPEN_ORDERS,
-    OUT_OF_BAND,
     RATE_WINDOW_NS,
     WINDOW_COUNT,
     WINDOW_START,

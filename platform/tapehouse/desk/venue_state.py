@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import UsageError
-from tapehouse.desk.kernels import FEE_UNIT, REASONS
+from tapehouse.desk.kernels import FEE_UNIT
 from tapehouse.desk.money import MONEY_MAX
+from tapehouse.desk.requests import BAD_REQUEST, CANCEL_NEWEST, REASONS
 from tapehouse.desk.state import ACCOUNT_COLUMNS as DESK_ACCOUNT_COLUMNS
 from tapehouse.desk.state import COUNTERS, LIMIT_COLUMNS, Array64
 from tapehouse.desk.state import INSTRUMENT_COLUMNS as DESK_INSTRUMENT_COLUMNS
@@ -49,32 +50,7 @@ INSTRUMENT_COLUMNS = 8
 OWNER, OWNER_NUMBER, LIMIT_PRICE, LIMIT_SIDE = range(4)
 ORDER_COLUMNS = 4
 
-# What happens when an order meets one of its own account; named as venues name it.
-CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH, DECREMENT = range(4)
-SELF_MATCH_POLICIES = ("cancel_newest", "cancel_oldest", "cancel_both", "decrement")
-
-# Why a request was rejected, or what was left of an order cancelled, after the desk's own reasons.
-(
-    OUT_OF_BAND,
-    TOO_MANY_MESSAGES,
-    NOT_FILLABLE,
-    OWN_ORDER,
-    TOO_MANY_MATCHES,
-    NO_ROOM,
-    LEDGER_FULL,
-    BAD_REQUEST,
-) = range(len(REASONS), len(REASONS) + 8)
-VENUE_REASONS = (
-    *REASONS,
-    "price is beyond the band around the last trade",
-    "too many messages in a second",
-    "fill-or-kill order would not be filled",
-    "order met one of its own account",
-    "order met too many others",
-    "no room in the book",
-    "account holds as much money as can be counted",
-    "no such account, instrument, side or kind of request",
-)
+VENUE_REASONS = REASONS[: BAD_REQUEST + 1]
 
 RATE_WINDOW_NS = 1_000_000_000  # of engine time, in which an account's messages are counted
 MATCHES_MAX = 1_000  # resting orders that one order may meet

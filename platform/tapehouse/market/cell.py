@@ -119,6 +119,8 @@ class Action(IntEnum):
     REJECTED = ord("j")
     CANCELLED = ord("c")
     EXPIRED = ord("x")
+    TRIGGERED = ord("t")  # a stop order came alive; `price` is its limit from now on
+    REPEATED = ord("r")  # an answer that was given before: the record names the order of then, and changes nothing
 
 
 class Side(IntEnum):

@@ -15,8 +15,8 @@ import polars as pl
 
 from tapehouse.core.errors import DataError, DecodeError
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import REASONS
 from tapehouse.desk.names import Names
+from tapehouse.desk.requests import REASONS
 from tapehouse.log import FrameHeader, read_envelope
 from tapehouse.market import (
     CELL,

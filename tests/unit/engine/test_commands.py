@@ -12,7 +12,7 @@ import pytest
 from tapehouse.core.errors import IntegrityError
 from tapehouse.desk.clients import CLIENTS_MAX, OUTCOMES_MAX, Clients
 from tapehouse.desk.commands import COMMANDS, EVENTS
-from tapehouse.desk.kernels import REASONS
+from tapehouse.desk.requests import REASONS
 from tapehouse.desk.state import ACCOUNTS_MAX, DEFAULT_LIMITS, LIMIT_KILLED, POSITION, WORKING_MAX
 from tapehouse.engine import Submit, View
 from tapehouse.log import Envelope

@@ -30,8 +30,9 @@ from tapehouse.core.check import check
 from tapehouse.desk import POWERS
 from tapehouse.desk.matching import run_requests
 from tapehouse.desk.matching_reference import Limits, ReferenceVenue, Terms
+from tapehouse.desk.requests import SELF_MATCH_POLICIES
 from tapehouse.desk.state import CASH, DECISIONS, FEES, FILL_COUNT, OUT_ROWS, POSITION
-from tapehouse.desk.venue_state import KINDS, SELF_MATCH_POLICIES, VenueState
+from tapehouse.desk.venue_state import KINDS, VenueState
 
 REQUESTS = 2_000_000
 CALLS = 50_000  # from Python
