@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tapehouse.desk.parking_commands import register_parking
 from tapehouse.log.envelope import Registry
 
 ACCOUNT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -45,7 +46,7 @@ class SwitchKill(_Body):
 class CommandOutcome(_Body):
     """What became of a command."""
 
-    outcome: Literal["accepted", "rejected", "repeated", "expired"]
+    outcome: Literal["accepted", "rejected", "repeated", "expired", "parked"]
     reason: str = ""
     order_id: int = 0
     position: int = 0
@@ -67,3 +68,5 @@ COMMANDS.register("account.kill", 1, SwitchKill)
 EVENTS = Registry()
 EVENTS.register("command.outcome", 1, CommandOutcome)
 EVENTS.register("account.opened", 1, AccountOpened)
+
+register_parking(COMMANDS, EVENTS)

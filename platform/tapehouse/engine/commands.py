@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.desk import (
@@ -24,6 +26,8 @@ from tapehouse.desk.clients import Clients, Outcome
 from tapehouse.desk.commands import COMMANDS, CancelOrder, SubmitOrder, SwitchKill
 from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, LIMIT_KILLED, ORDINAL
+from tapehouse.engine.parked_commands import ABOUT_PARKING, ParkedCommands
+from tapehouse.engine.parking import Parking
 from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
 from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
 
@@ -41,15 +45,18 @@ class CommandDesk:
         self._engine = engine
         self._clients = Clients()
         self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
+        self.parked = ParkedCommands(self)
 
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
-        unread = f"cmds:{int(record['sequence'][0])}"  # stands for the id of what has none
+        sequence = int(record["sequence"][0])
+        payload = b""
         try:
             payload = unpack_payload(record)
             envelope = read_envelope(payload)
         except DataError as error:
-            self._answer(unread, unread, _rejected(error))
+            unread = f"cmds:{sequence}"  # stands for the id of what has none
+            self._answer(unread, unread, self.parked.park(payload, sequence, None, error))
             return
         known = self._clients.find(envelope.client, envelope.number) if envelope.client else None
         if known is not None:
@@ -58,21 +65,37 @@ class CommandDesk:
             self._answer(envelope.id, envelope.correlation, known)
             return
         try:
-            outcome = self._decide(envelope, payload)
+            _, command = COMMANDS.decode(payload)
+        except DataError as error:
+            self.settle(envelope, self.parked.park(payload, sequence, envelope, error))
+            return
+        try:
+            outcome = self.decide(envelope, command)
         except DataError as error:
             outcome = _rejected(error)
+        self.settle(envelope, outcome)
+
+    @property
+    def ordinal(self) -> int:
+        """The present input ordinal."""
+        return int(self._engine.desk.counters[ORDINAL])
+
+    def settle(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Remember an outcome under the command's client and number, and answer with it."""
         if envelope.client:
             self._clients.remember(envelope.client, envelope.number, outcome)
         self._answer(envelope.id, envelope.correlation, outcome)
 
-    def _decide(self, envelope: Envelope, data: bytes) -> Outcome:
-        _, command = COMMANDS.decode(data)
+    def decide(self, envelope: Envelope, command: BaseModel) -> Outcome:
+        """Decide one command that was read; raises DataError where it is refused."""
         if isinstance(command, SubmitOrder):
             return self._submit(command, envelope)
         if isinstance(command, CancelOrder):
             return self._cancel(command)
         if isinstance(command, SwitchKill):
             return self._kill(command, envelope)
+        if isinstance(command, ABOUT_PARKING):
+            return self.parked.handle(command, envelope)
         raise DataError(f"type {envelope.type} has no handler")
 
     def _submit(self, command: SubmitOrder, envelope: Envelope) -> Outcome:
@@ -130,14 +153,15 @@ class CommandDesk:
             if number >= ACCOUNTS_MAX:
                 raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
             self._accounts[name] = number
-            self._emit("account.opened", command.id, command.correlation, {"account": name, "number": number})
+            self.emit("account.opened", command.id, command.correlation, {"account": name, "number": number})
         return number
 
     def _answer(self, causation: str, correlation: str, outcome: Outcome) -> None:
         position = int(self._engine.desk.counters[ORDINAL])
-        self._emit("command.outcome", causation, correlation, {**outcome, "position": position})
+        self.emit("command.outcome", causation, correlation, {**outcome, "position": position})
 
-    def _emit(self, kind: str, causation: str, correlation: str, body: Body) -> None:
+    def emit(self, kind: str, causation: str, correlation: str, body: Body) -> None:
+        """Write an event."""
         engine = self._engine
         counters = engine.desk.counters
         event = Envelope(
@@ -152,9 +176,11 @@ class CommandDesk:
         engine.write(pack_payload(Kind.EVENT, event.encode(), ts_event=engine.now, ts_recv=engine.now))
 
     def snapshot(self) -> bytes:
-        """Accounts and clients, canonical."""
+        """Accounts, clients and what is parked, canonical."""
         accounts = json.dumps(self._accounts, sort_keys=True).encode()
-        return pack_sections({"accounts": accounts, "clients": self._clients.snapshot()})
+        return pack_sections(
+            {"accounts": accounts, "clients": self._clients.snapshot(), "parked": self.parked.parking.snapshot()}
+        )
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` returned."""
@@ -162,9 +188,10 @@ class CommandDesk:
         try:
             accounts = {str(name): int(number) for name, number in json.loads(sections["accounts"]).items()}
             clients = Clients.restore(sections["clients"])
+            parking = Parking.restore(sections["parked"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise IntegrityError("the accounts of a snapshot are damaged", hint="refold the log") from error
-        self._accounts, self._clients = accounts, clients
+        self._accounts, self._clients, self.parked.parking = accounts, clients, parking
 
 
 def _rejected(error: DataError) -> Outcome:
