@@ -33,6 +33,7 @@ from tapehouse.query.builders import (
 from tapehouse.query.columns import Dictionary
 from tapehouse.query.definitions import InstrumentsBuilder, WideIdsBuilder
 from tapehouse.query.gaps import GapsBuilder
+from tapehouse.query.parked import ParkedBuilder
 from tapehouse.query.read import read_frames
 from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
@@ -82,6 +83,9 @@ TABLES: dict[str, TableKind] = {
         source=TAPE, make=lambda known, _: QuotesBuilder(known, Kind.OPTION_QUOTE), description="option quotes"
     ),
     "orders": TableKind(source=EVENTS, make=OrdersBuilder, description="what has become of every order"),
+    "parked": TableKind(
+        source=EVENTS, make=ParkedBuilder, description="inputs that the desk could not understand or apply"
+    ),
     "positions": TableKind(source=EVENTS, make=PositionsBuilder, description="what every account holds and earned"),
     "prices": TableKind(
         source=TAPE, make=lambda known, _: PricesBuilder(known), description="last trade, best bid and ask"

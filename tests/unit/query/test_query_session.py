@@ -26,7 +26,7 @@ from tapehouse.query.session import STAGES
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, START, STOCK, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
-NOT_OF_THAT_DAY = {"gaps", "wide_ids"}
+NOT_OF_THAT_DAY = {"gaps", "parked", "wide_ids"}
 ACCOUNTS = {0: "strategy", 1: "alice", 2: "bob"}
 
 
