@@ -1,29 +1,21 @@
-"""JSON commands inside the engine: decoded, deduplicated, decided through the desk's kernels, answered by an event."""
+"""JSON commands inside the engine: decoded, deduplicated, given to who handles their type, answered by an event.
+
+Handlers are functions of (desk, command, envelope) in `order_handlers`, `risk_handlers` and `strategy_handlers`; this
+file has what they share: accounts, events, and the one outcome that ends each command.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.desk import (
-    BUY,
-    GTC,
-    IOC,
-    POST_ONLY,
-    POWERS,
-    REASONS,
-    SELL,
-    UNKNOWN_ORDER,
-    cancel_order,
-    cancel_side,
-    submit,
-)
 from tapehouse.desk.clients import Clients, Outcome
-from tapehouse.desk.commands import COMMANDS, CancelOrder, SubmitOrder, SwitchKill
-from tapehouse.desk.kernels import INDEX_BITS
-from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, LIMIT_KILLED, ORDINAL
+from tapehouse.desk.commands import COMMANDS, EVENTS
+from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, ORDINAL
+from tapehouse.engine import order_handlers, risk_handlers, strategy_handlers
 from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
 from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
 
@@ -31,31 +23,36 @@ if TYPE_CHECKING:
     from tapehouse.engine.machine import Engine
 
 STRATEGY_ACCOUNT = "strategy"  # the name of account 0
-_TIME_IN_FORCE = {"gtc": GTC, "ioc": IOC, "post_only": POST_ONLY}
+REASON_MAX = 400  # characters of an answer
+# Answered as they were when they came first, so that an old tape leads to the same bytes.
+_OUTCOME_V1 = {("order.submit", 1), ("order.cancel", 1), ("account.kill", 1)}
+
+Handler = Callable[["CommandDesk", Any, Envelope], Outcome]
 
 
 class CommandDesk:
     """Handles the COMMAND records of one engine. Account 0 is the strategy's."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._clients = Clients()
         self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
 
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
-        unread = f"cmds:{int(record['sequence'][0])}"  # stands for the id of what has none
+        sequence = int(record["sequence"][0])
+        unread = f"cmds:{sequence}"  # stands for the id of what has none
         try:
             payload = unpack_payload(record)
             envelope = read_envelope(payload)
         except DataError as error:
-            self._answer(unread, unread, _rejected(error))
+            self._emit_outcome(unread, unread, _rejected(error), version=1)
             return
         known = self._clients.find(envelope.client, envelope.number) if envelope.client else None
         if known is not None:
             if known["outcome"] != "expired":
                 known = {**known, "outcome": "repeated", "first": known["outcome"]}
-            self._answer(envelope.id, envelope.correlation, known)
+            self._answer(envelope, sequence, known)
             return
         try:
             outcome = self._decide(envelope, payload)
@@ -63,93 +60,74 @@ class CommandDesk:
             outcome = _rejected(error)
         if envelope.client:
             self._clients.remember(envelope.client, envelope.number, outcome)
-        self._answer(envelope.id, envelope.correlation, outcome)
+        self._answer(envelope, sequence, outcome)
 
     def _decide(self, envelope: Envelope, data: bytes) -> Outcome:
         _, command = COMMANDS.decode(data)
-        if isinstance(command, SubmitOrder):
-            return self._submit(command, envelope)
-        if isinstance(command, CancelOrder):
-            return self._cancel(command)
-        if isinstance(command, SwitchKill):
-            return self._kill(command, envelope)
-        raise DataError(f"type {envelope.type} has no handler")
+        handler = HANDLERS.get(type(command))
+        if handler is None:
+            raise DataError(f"type {envelope.type} has no handler")
+        outcome = handler(self, command, envelope)
+        tag = getattr(command, "tag", "")
+        return {**outcome, "tag": tag} if tag else outcome
 
-    def _submit(self, command: SubmitOrder, envelope: Envelope) -> Outcome:
-        engine = self._engine
-        slot = engine.slot_of(command.instrument)
-        instrument = engine.instrument_at(slot)
-        price = instrument.fixed_price(command.price)
-        size = instrument.fixed_size(command.size)
-        account = self._account(command.account, envelope)
-        counters = engine.desk.counters
-        order_id = int(counters[ORDINAL]) << INDEX_BITS | int(counters[INDEX])
-        reason = submit(
-            engine.desk,
-            engine.books,
-            engine.ladder,
-            engine.out,
-            POWERS,
-            slot,
-            account,
-            BUY if command.side == "buy" else SELL,
-            price,
-            size,
-            _TIME_IN_FORCE[command.time_in_force],
-            envelope.number,
-        )
-        if reason:
-            return {"outcome": "rejected", "reason": REASONS[reason], "order_id": order_id}
-        return {"outcome": "accepted", "order_id": order_id}
+    # What handlers use.
 
-    def _cancel(self, command: CancelOrder) -> Outcome:
-        engine = self._engine
-        slot = engine.slot_of(command.instrument)
-        account = self._accounts.get(command.account)
-        if account is None or cancel_order(engine.desk, engine.out, slot, account, command.order_id):
-            return {"outcome": "rejected", "reason": REASONS[UNKNOWN_ORDER], "order_id": command.order_id}
-        return {"outcome": "accepted", "order_id": command.order_id}
+    def account(self, name: str, command: Envelope) -> int:
+        """The number of an account; a new name opens one.
 
-    def _kill(self, command: SwitchKill, envelope: Envelope) -> Outcome:
-        engine = self._engine
-        account = self._account(command.account, envelope)
-        engine.desk.limits[account, LIMIT_KILLED] = 1 if command.on else 0
-        if command.on:
-            for instrument in sorted(engine.instruments):
-                slot = engine.route(instrument)
-                if slot >= 0:
-                    cancel_side(engine.desk, engine.out, slot, account, BUY)
-                    cancel_side(engine.desk, engine.out, slot, account, SELL)
-        return {"outcome": "accepted"}
-
-    def _account(self, name: str, command: Envelope) -> int:
-        """The number of an account; a new name opens one."""
+        Raises:
+            DataError: There is no room for another.
+        """
         number = self._accounts.get(name)
         if number is None:
             number = len(self._accounts)
             if number >= ACCOUNTS_MAX:
                 raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
             self._accounts[name] = number
-            self._emit("account.opened", command.id, command.correlation, {"account": name, "number": number})
+            self.emit("account.opened", command, {"account": name, "number": number})
         return number
 
-    def _answer(self, causation: str, correlation: str, outcome: Outcome) -> None:
-        position = int(self._engine.desk.counters[ORDINAL])
-        self._emit("command.outcome", causation, correlation, {**outcome, "position": position})
+    def known_account(self, name: str) -> int | None:
+        """The number of an account that was opened, None where none was."""
+        return self._accounts.get(name)
 
-    def _emit(self, kind: str, causation: str, correlation: str, body: Body) -> None:
-        engine = self._engine
+    @property
+    def account_numbers(self) -> list[int]:
+        """Those of all open accounts, ascending."""
+        return sorted(self._accounts.values())
+
+    def emit(self, kind: str, command: Envelope, body: Body) -> None:
+        """Write an event that a command led to."""
+        self._emit(kind, command.id, command.correlation, body)
+
+    # Answers.
+
+    def _answer(self, envelope: Envelope, sequence: int, outcome: Outcome) -> None:
+        is_old = (envelope.type, envelope.version) in _OUTCOME_V1 or envelope.type not in COMMANDS.names()
+        if not is_old:
+            outcome = {**outcome, "input": sequence, "number": envelope.number}
+        self._emit_outcome(envelope.id, envelope.correlation, outcome, version=1 if is_old else None)
+
+    def _emit_outcome(self, causation: str, correlation: str, outcome: Outcome, *, version: int | None) -> None:
+        position = int(self.engine.desk.counters[ORDINAL])
+        self._emit("command.outcome", causation, correlation, {**outcome, "position": position}, version=version)
+
+    def _emit(self, kind: str, causation: str, correlation: str, body: Body, *, version: int | None = None) -> None:
+        engine = self.engine
         counters = engine.desk.counters
         event = Envelope(
             id=deterministic_id(kind, int(counters[ORDINAL]), int(counters[INDEX])),
             type=kind,
-            version=1,
+            version=version or EVENTS.version(kind),
             causation=causation,
             correlation=correlation,
             time=engine.now,
             body=body,
         )
         engine.write(pack_payload(Kind.EVENT, event.encode(), ts_event=engine.now, ts_recv=engine.now))
+
+    # State.
 
     def snapshot(self) -> bytes:
         """Accounts and clients, canonical."""
@@ -168,4 +146,7 @@ class CommandDesk:
 
 
 def _rejected(error: DataError) -> Outcome:
-    return {"outcome": "rejected", "reason": str(error)[:400]}
+    return {"outcome": "rejected", "reason": str(error)[:REASON_MAX]}
+
+
+HANDLERS: dict[type, Handler] = {**order_handlers.HANDLERS, **risk_handlers.HANDLERS, **strategy_handlers.HANDLERS}

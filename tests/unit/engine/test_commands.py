@@ -240,8 +240,8 @@ def test_a_payload_that_its_record_does_not_hold_is_answered_too() -> None:
 def test_unknown_types_and_versions_are_rejected() -> None:
     bench = desk()
     assert "unknown type 'order.shout'" in bench.send("order.shout")["reason"]
-    newer = bench.send("order.submit", version=2, instrument="ALFA", side="buy", price="1", size="1")
-    assert "version 2 is newer than 1" in newer["reason"]
+    newer = bench.send("order.submit", version=4, instrument="ALFA", side="buy", price="1", size="1")
+    assert "version 4 is newer than 3" in newer["reason"]
 
 
 def test_an_answer_never_outgrows_its_record() -> None:
@@ -255,7 +255,16 @@ def test_every_registered_command_has_a_handler() -> None:
     bodies: dict[str, dict[str, Any]] = {
         "order.submit": {"instrument": "ALFA", "side": "buy", "price": "0.98", "size": "1"},
         "order.cancel": {"instrument": "ALFA", "order_id": 1},
+        "order.replace": {"order_id": 1, "price": "0.97"},
+        "order.mass_cancel": {},
         "account.kill": {"account": "alice"},
+        "kill.switch": {"scope": "all"},
+        "risk.set_limits": {"account": "alice", "order_size": 5},
+        "instrument.register": {"symbol": "ALFA", "venue": "TEST"},
+        "strategy.start": {},
+        "strategy.stop": {},
+        "strategy.configure": {"parameters": {"interval_ms": 1}},
+        "desk.ping": {},
     }
     assert sorted(bodies) == COMMANDS.names()
     for kind, body in bodies.items():
