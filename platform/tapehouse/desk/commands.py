@@ -59,6 +59,37 @@ class AccountOpened(_Body):
     number: int = Field(ge=0)
 
 
+class CashBooked(_Body):
+    """Cash came to an account or left it, against the account `external`."""
+
+    account: str = Field(pattern=ACCOUNT_PATTERN)
+    currency: str = Field(min_length=1, max_length=16)
+    exponent: int = Field(ge=-18, le=18, description="the unit that it is kept in: 10^exponent of the currency")
+    amount: Decimal = Field(description="a fee is what the account pays, interest and dividend what it gets")
+    kind: Literal["deposit", "withdrawal", "fee", "interest", "dividend"]
+    reason: str = Field(default="", max_length=200)
+
+
+class PositionCorrected(_Body):
+    """A position was changed by `size` at a price, as by a trade with the street that no order led to."""
+
+    account: str = Field(pattern=ACCOUNT_PATTERN)
+    instrument: str = Field(min_length=1, max_length=64)
+    size: Decimal
+    price: Decimal = Field(ge=0)
+    reason: str = Field(default="", max_length=200)
+
+
+class AccountConfigured(_Body):
+    """How an account's fills are booked from here on; a fee of None is the desk's."""
+
+    account: str = Field(pattern=ACCOUNT_PATTERN)
+    mode: Literal["netting", "hedging"] = "netting"
+    method: Literal["average", "fifo"] = "average"
+    maker_fee_ppm: int | None = Field(default=None, ge=-1_000_000, le=1_000_000)
+    taker_fee_ppm: int | None = Field(default=None, ge=-1_000_000, le=1_000_000)
+
+
 COMMANDS = Registry()
 COMMANDS.register("order.submit", 1, SubmitOrder)
 COMMANDS.register("order.cancel", 1, CancelOrder)
@@ -67,3 +98,6 @@ COMMANDS.register("account.kill", 1, SwitchKill)
 EVENTS = Registry()
 EVENTS.register("command.outcome", 1, CommandOutcome)
 EVENTS.register("account.opened", 1, AccountOpened)
+EVENTS.register("account.configured", 1, AccountConfigured)
+EVENTS.register("cash.booked", 1, CashBooked)
+EVENTS.register("position.corrected", 1, PositionCorrected)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.core.pools import Pool
+from tapehouse.desk.ledger_state import make_legs, make_settings, restore_ledger, snapshot_ledger
 from tapehouse.desk.money import SCALE_MAX, rescale_exponent
 from tapehouse.market import Instrument
 
@@ -63,6 +64,8 @@ class Desk(NamedTuple):
     instruments: Array64  # (INSTRUMENTS_MAX, INSTRUMENT_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,)
+    legs: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, 2, LEG_COLUMNS): see ledger_state.py
+    settings: Array64  # (ACCOUNTS_MAX, SETTING_COLUMNS): how each account's fills are booked
     settled: Array64  # (INSTRUMENTS_MAX,): 1 where no queue ahead is known to be longer than its level; no state
 
 
@@ -81,6 +84,8 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
         instruments=np.zeros((INSTRUMENTS_MAX, INSTRUMENT_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=np.zeros(COUNTERS, np.int64),
+        legs=make_legs(ACCOUNTS_MAX, INSTRUMENTS_MAX),
+        settings=make_settings(ACCOUNTS_MAX),
         settled=np.zeros(INSTRUMENTS_MAX, np.int64),
     )
 
@@ -142,7 +147,9 @@ def order_pool(desk: Desk) -> Pool:
 
 def snapshot(desk: Desk) -> bytes:
     """The canonical bytes of a desk: the same state gives the same bytes, whichever pool slots its orders took."""
-    parts = [desk.accounts.tobytes(), desk.limits.tobytes(), desk.instruments.tobytes(), desk.fees.tobytes()]
+    ledger = snapshot_ledger(desk.settings, desk.legs)
+    parts = [len(ledger).to_bytes(8, "little"), ledger]
+    parts += [desk.accounts.tobytes(), desk.limits.tobytes(), desk.instruments.tobytes(), desk.fees.tobytes()]
     counters = desk.counters.copy()
     counters[[INDEX, FREE_HEAD, OUT_ROWS, ORDINAL]] = 0  # where the pool and the present call stand is no state
     parts.append(counters.tobytes())
@@ -157,7 +164,8 @@ def snapshot(desk: Desk) -> bytes:
 def restore(data: bytes) -> Desk:
     """The desk that `snapshot` returned; raises IntegrityError for other bytes."""
     desk = make_desk()
-    at = 0
+    at = 8 + int.from_bytes(data[:8], "little")
+    restore_ledger(data[8:at], desk.settings, desk.legs)
     for array in (desk.accounts, desk.limits, desk.instruments, desk.fees, desk.counters, desk.working_count):
         chunk = data[at : at + array.nbytes]
         if len(chunk) != array.nbytes:
