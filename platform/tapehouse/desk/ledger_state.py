@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import IntegrityError
-from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.requests import BUY, SELL
 
@@ -53,21 +52,20 @@ def write_settings(row: Array64, mode: str, method: str, maker_fee_ppm: int | No
 
 
 def snapshot_ledger(settings: Array64, legs: Array64) -> bytes:
-    """Settings, and the legs that are not empty with their places, canonical."""
+    """Settings, and the legs that are not empty with their places, canonical; int64 throughout."""
     flat = legs.reshape(-1, 2 * LEG_COLUMNS)
     places = np.flatnonzero(flat.any(axis=1))
     rows = np.column_stack([places, flat[places]])
-    return pack_sections({"legs": rows.astype("<i8").tobytes(), "settings": settings.astype("<i8").tobytes()})
+    return settings.astype("<i8").tobytes() + rows.astype("<i8").tobytes()
 
 
 def restore_ledger(data: bytes, settings: Array64, legs: Array64) -> None:
     """Fill arrays of a new ledger with what `snapshot_ledger` packed; raises IntegrityError for other bytes."""
-    sections = unpack_sections(data)
     flat = legs.reshape(-1, 2 * LEG_COLUMNS)
     try:
-        rows = np.frombuffer(sections["legs"], "<i8").reshape(-1, 1 + 2 * LEG_COLUMNS)
-        kept = np.frombuffer(sections["settings"], "<i8").reshape(settings.shape)
-    except (KeyError, ValueError) as error:
+        kept = np.frombuffer(data[: settings.nbytes], "<i8").reshape(settings.shape)
+        rows = np.frombuffer(data[settings.nbytes :], "<i8").reshape(-1, 1 + 2 * LEG_COLUMNS)
+    except ValueError as error:
         raise IntegrityError(f"the ledger of a snapshot is damaged: {error}", hint="refold the log") from error
     places = rows[:, 0]
     lots = rows[:, 1:].reshape(-1, 2, LEG_COLUMNS)[:, :, LEG_LOTS]

@@ -147,9 +147,7 @@ def order_pool(desk: Desk) -> Pool:
 
 def snapshot(desk: Desk) -> bytes:
     """The canonical bytes of a desk: the same state gives the same bytes, whichever pool slots its orders took."""
-    ledger = snapshot_ledger(desk.settings, desk.legs)
-    parts = [len(ledger).to_bytes(8, "little"), ledger]
-    parts += [desk.accounts.tobytes(), desk.limits.tobytes(), desk.instruments.tobytes(), desk.fees.tobytes()]
+    parts = [desk.accounts.tobytes(), desk.limits.tobytes(), desk.instruments.tobytes(), desk.fees.tobytes()]
     counters = desk.counters.copy()
     counters[[INDEX, FREE_HEAD, OUT_ROWS, ORDINAL]] = 0  # where the pool and the present call stand is no state
     parts.append(counters.tobytes())
@@ -158,14 +156,14 @@ def snapshot(desk: Desk) -> bytes:
         count = int(desk.working_count[slot])
         if count:
             parts.append(desk.orders[desk.working[slot, :count]].tobytes())
+    parts.append(snapshot_ledger(desk.settings, desk.legs))
     return b"".join(parts)
 
 
 def restore(data: bytes) -> Desk:
     """The desk that `snapshot` returned; raises IntegrityError for other bytes."""
     desk = make_desk()
-    at = 8 + int.from_bytes(data[:8], "little")
-    restore_ledger(data[8:at], desk.settings, desk.legs)
+    at = 0
     for array in (desk.accounts, desk.limits, desk.instruments, desk.fees, desk.counters, desk.working_count):
         chunk = data[at : at + array.nbytes]
         if len(chunk) != array.nbytes:
@@ -175,9 +173,11 @@ def restore(data: bytes) -> Desk:
     if desk.working_count.min() < 0 or desk.working_count.max() > WORKING_MAX:
         raise IntegrityError("a desk snapshot counts impossible orders", hint="refold the log")
     total = int(desk.working_count.sum())
-    rows = np.frombuffer(data[at:], np.int64)
-    if len(rows) != total * ORDER_COLUMNS:
+    end = at + total * ORDER_COLUMNS * desk.orders.itemsize
+    if len(data) < end:
         raise IntegrityError("a desk snapshot's orders do not match their count", hint="refold the log")
+    rows = np.frombuffer(data[at:end], np.int64)
+    restore_ledger(data[end:], desk.settings, desk.legs)
     desk.orders[:total] = rows.reshape(total, ORDER_COLUMNS)
     taken = 0
     for slot in range(INSTRUMENTS_MAX):
