@@ -19,11 +19,13 @@ from tapehouse.desk.control_commands import (
 )
 from tapehouse.desk.events import EVENTS, AccountOpened, CommandOutcome
 from tapehouse.desk.order_commands import CancelOrder, MassCancel, ReplaceOrder, SubmitOrder
+from tapehouse.desk.parking_commands import register_parking
 from tapehouse.log.envelope import Registry
 
 COMMANDS = Registry()
 order_commands.register(COMMANDS)
 control_commands.register(COMMANDS)
+register_parking(COMMANDS, EVENTS)
 
 __all__ = [
     "ACCOUNT_PATTERN",

@@ -14,7 +14,7 @@ from tapehouse.log.envelope import Registry
 class CommandOutcome(Body):
     """What became of a command."""
 
-    outcome: Literal["accepted", "rejected", "repeated", "expired"]
+    outcome: Literal["accepted", "rejected", "repeated", "expired", "parked"]
     reason: str = ""
     order_id: int = 0
     position: int = 0

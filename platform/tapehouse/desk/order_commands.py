@@ -138,7 +138,7 @@ def submit_from_v1(body: Fields) -> Fields:
     """Post-only was a time in force; now it is a flag of an order that is good till cancelled."""
     validate(SubmitOrderV1, body, subject="order.submit")
     body["type"] = "limit"
-    if body.get("time_in_force") == "post_only":
+    if body.setdefault("time_in_force", "gtc") == "post_only":
         body["time_in_force"], body["post_only"] = "gtc", True
     return body
 

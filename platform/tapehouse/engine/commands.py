@@ -1,7 +1,7 @@
 """JSON commands inside the engine: decoded, deduplicated, given to who handles their type, answered by an event.
 
-Handlers are functions of (desk, command, envelope) in `order_handlers`, `risk_handlers` and `strategy_handlers`; this
-file has what they share: accounts, events, and the one outcome that ends each command.
+Handlers are functions of (desk, command, envelope) in `order_handlers`, `risk_handlers`, `booking_handlers` and
+`strategy_handlers`; this file has what they share: accounts, events, and the one outcome that ends each command.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.core.sections import pack_sections, unpack_sections
+from tapehouse.desk.cash_book import CashBook
 from tapehouse.desk.clients import Clients, Outcome
 from tapehouse.desk.commands import COMMANDS, EVENTS
 from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, ORDINAL
-from tapehouse.engine import order_handlers, risk_handlers, strategy_handlers
+from tapehouse.engine import booking_handlers, order_handlers, risk_handlers, strategy_handlers
+from tapehouse.engine.parked_commands import ABOUT_PARKING, ParkedCommands
+from tapehouse.engine.parking import Parking
 from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
 from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
 
@@ -35,41 +40,62 @@ class CommandDesk:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.cash = CashBook(ACCOUNTS_MAX)
+        self.parked = ParkedCommands(self)
         self._clients = Clients()
         self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
+        self._sequence = 0  # in CMDS, of the command that is handled
 
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
-        sequence = int(record["sequence"][0])
-        unread = f"cmds:{sequence}"  # stands for the id of what has none
+        self._sequence = int(record["sequence"][0])
+        payload = b""
         try:
             payload = unpack_payload(record)
             envelope = read_envelope(payload)
         except DataError as error:
-            self._emit_outcome(unread, unread, _rejected(error), version=1)
+            unread = f"cmds:{self._sequence}"  # stands for the id of what has none
+            outcome = self.parked.park(payload, self._sequence, None, error)
+            self._end(unread, unread, {**outcome, "input": self._sequence})
             return
         known = self._clients.find(envelope.client, envelope.number) if envelope.client else None
         if known is not None:
             if known["outcome"] != "expired":
                 known = {**known, "outcome": "repeated", "first": known["outcome"]}
-            self._answer(envelope, sequence, known)
+            self._answer(envelope, known)
             return
         try:
-            outcome = self._decide(envelope, payload)
+            _, command = COMMANDS.decode(payload)
+        except DataError as error:
+            self.settle(envelope, self.parked.park(payload, self._sequence, envelope, error))
+            return
+        try:
+            outcome = self.decide(envelope, command)
         except DataError as error:
             outcome = _rejected(error)
-        if envelope.client:
-            self._clients.remember(envelope.client, envelope.number, outcome)
-        self._answer(envelope, sequence, outcome)
+        self.settle(envelope, outcome)
 
-    def _decide(self, envelope: Envelope, data: bytes) -> Outcome:
-        _, command = COMMANDS.decode(data)
+    @property
+    def ordinal(self) -> int:
+        """The present input ordinal."""
+        return int(self.engine.desk.counters[ORDINAL])
+
+    def decide(self, envelope: Envelope, command: BaseModel) -> Outcome:
+        """Decide one command that was read; raises DataError where it is refused."""
+        if isinstance(command, ABOUT_PARKING):
+            return self.parked.handle(command, envelope)
         handler = HANDLERS.get(type(command))
         if handler is None:
             raise DataError(f"type {envelope.type} has no handler")
         outcome = handler(self, command, envelope)
         tag = getattr(command, "tag", "")
         return {**outcome, "tag": tag} if tag else outcome
+
+    def settle(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Remember an outcome under the command's client and number, and answer with it."""
+        if envelope.client:
+            self._clients.remember(envelope.client, envelope.number, outcome)
+        self._answer(envelope, outcome)
 
     # What handlers use.
 
@@ -85,7 +111,7 @@ class CommandDesk:
             if number >= ACCOUNTS_MAX:
                 raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
             self._accounts[name] = number
-            self.emit("account.opened", command, {"account": name, "number": number})
+            self.tell("account.opened", command, {"account": name, "number": number})
         return number
 
     def known_account(self, name: str) -> int | None:
@@ -97,23 +123,12 @@ class CommandDesk:
         """Those of all open accounts, ascending."""
         return sorted(self._accounts.values())
 
-    def emit(self, kind: str, command: Envelope, body: Body) -> None:
+    def tell(self, kind: str, command: Envelope, body: Body) -> None:
         """Write an event that a command led to."""
-        self._emit(kind, command.id, command.correlation, body)
+        self.emit(kind, command.id, command.correlation, body)
 
-    # Answers.
-
-    def _answer(self, envelope: Envelope, sequence: int, outcome: Outcome) -> None:
-        is_old = (envelope.type, envelope.version) in _OUTCOME_V1 or envelope.type not in COMMANDS.names()
-        if not is_old:
-            outcome = {**outcome, "input": sequence, "number": envelope.number}
-        self._emit_outcome(envelope.id, envelope.correlation, outcome, version=1 if is_old else None)
-
-    def _emit_outcome(self, causation: str, correlation: str, outcome: Outcome, *, version: int | None) -> None:
-        position = int(self.engine.desk.counters[ORDINAL])
-        self._emit("command.outcome", causation, correlation, {**outcome, "position": position}, version=version)
-
-    def _emit(self, kind: str, causation: str, correlation: str, body: Body, *, version: int | None = None) -> None:
+    def emit(self, kind: str, causation: str, correlation: str, body: Body, *, version: int | None = None) -> None:
+        """Write an event, of the newest version unless another is said."""
         engine = self.engine
         counters = engine.desk.counters
         event = Envelope(
@@ -127,26 +142,51 @@ class CommandDesk:
         )
         engine.write(pack_payload(Kind.EVENT, event.encode(), ts_event=engine.now, ts_recv=engine.now))
 
+    # Answers.
+
+    def _answer(self, envelope: Envelope, outcome: Outcome) -> None:
+        if (envelope.type, envelope.version) in _OUTCOME_V1 and "parked" not in outcome.values():
+            self._end(envelope.id, envelope.correlation, outcome, version=1)
+            return
+        told = {**outcome, "input": self._sequence, "number": envelope.number}
+        self._end(envelope.id, envelope.correlation, told)
+
+    def _end(self, causation: str, correlation: str, outcome: Outcome, *, version: int | None = None) -> None:
+        self.emit("command.outcome", causation, correlation, {**outcome, "position": self.ordinal}, version=version)
+
     # State.
 
     def snapshot(self) -> bytes:
-        """Accounts and clients, canonical."""
-        accounts = json.dumps(self._accounts, sort_keys=True).encode()
-        return pack_sections({"accounts": accounts, "clients": self._clients.snapshot()})
+        """Accounts, cash, clients and what is parked, canonical."""
+        return pack_sections(
+            {
+                "accounts": json.dumps(self._accounts, sort_keys=True).encode(),
+                "cash": self.cash.snapshot(),
+                "clients": self._clients.snapshot(),
+                "parked": self.parked.parking.snapshot(),
+            }
+        )
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` returned."""
         sections = unpack_sections(data)
         try:
             accounts = {str(name): int(number) for name, number in json.loads(sections["accounts"]).items()}
+            cash = CashBook.restore(sections["cash"], ACCOUNTS_MAX)
             clients = Clients.restore(sections["clients"])
+            parking = Parking.restore(sections["parked"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise IntegrityError("the accounts of a snapshot are damaged", hint="refold the log") from error
-        self._accounts, self._clients = accounts, clients
+        self._accounts, self.cash, self._clients, self.parked.parking = accounts, cash, clients, parking
 
 
 def _rejected(error: DataError) -> Outcome:
     return {"outcome": "rejected", "reason": str(error)[:REASON_MAX]}
 
 
-HANDLERS: dict[type, Handler] = {**order_handlers.HANDLERS, **risk_handlers.HANDLERS, **strategy_handlers.HANDLERS}
+HANDLERS: dict[type, Handler] = {
+    **booking_handlers.HANDLERS,
+    **order_handlers.HANDLERS,
+    **risk_handlers.HANDLERS,
+    **strategy_handlers.HANDLERS,
+}

@@ -208,8 +208,22 @@ class Engine:
         if why in (loop.STRATEGY_TURN, loop.WAKE_TURN):
             self._take_turn()
             return row, loop.APPLIED if why == loop.STRATEGY_TURN else loop.WOKEN
+        if why in (loop.UNKNOWN_KIND, loop.UNDEFINED_INSTRUMENT) and self._commands.parked.parking.policy == "park":
+            return self._skip(why, cells, row, first_ordinal), 0
         self._halt(why, first_ordinal + row, cells[row])
         raise InvariantError(f"the loop stopped for reason {why}", subject=self.name)
+
+    def _skip(self, why: int, cells: Cells, row: int, first_ordinal: int) -> int:
+        """Park a record that cannot be applied; returns the next row. One whose length is broken halts."""
+        record = cells[row : row + int(cells["cells"][row])]
+        if record["cells"][1:].any():
+            self._halt(loop.BAD_RECORD, first_ordinal + row, cells[row])
+        self.collect()
+        try:
+            self._halt(why, first_ordinal + row, cells[row])
+        except DecodeError as error:
+            self._commands.parked.park_input(record, first_ordinal + row, error.message)
+        return row + len(record)
 
     def _halt(self, why: int, ordinal: int, cell: Any) -> None:
         position = f"cell {ordinal}"

@@ -49,7 +49,7 @@ def set_limits(desk: CommandDesk, command: SetLimits, envelope: Envelope) -> Out
     account = desk.account(command.account, envelope)
     for name, value in values.items():
         engine.desk.limits[account, _COLUMNS[name]] = value
-    desk.emit("limits.set", envelope, {"account": command.account, "limits": values})
+    desk.tell("limits.set", envelope, {"account": command.account, "limits": values})
     return {"outcome": "accepted"}
 
 
@@ -73,7 +73,7 @@ def switch_kill(desk: CommandDesk, command: SwitchKill, envelope: Envelope) -> O
     body: Body = {"scope": command.scope, "on": command.on, "count": count}
     if command.account is not None:
         body["account"] = command.account
-    desk.emit("kill.switched", envelope, body)
+    desk.tell("kill.switched", envelope, body)
     return {"outcome": "accepted", "count": count}
 
 

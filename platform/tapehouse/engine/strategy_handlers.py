@@ -23,7 +23,7 @@ def start_strategy(desk: CommandDesk, command: StartStrategy, envelope: Envelope
     if not control.is_running:
         control.is_running = True
         desk.engine.wake_all()
-        desk.emit("strategy.started", envelope, {"strategy": control.name})
+        desk.tell("strategy.started", envelope, {"strategy": control.name})
     return {"outcome": "accepted"}
 
 
@@ -36,7 +36,7 @@ def stop_strategy(desk: CommandDesk, command: StopStrategy, envelope: Envelope) 
         count = cancel_orders(desk.engine, accounts=[STRATEGY_ACCOUNT], number=envelope.number)
     if control.is_running:
         control.is_running = False
-        desk.emit("strategy.stopped", envelope, {"strategy": control.name, "count": count})
+        desk.tell("strategy.stopped", envelope, {"strategy": control.name, "count": count})
     return {"outcome": "accepted", "count": count}
 
 
@@ -45,7 +45,7 @@ def configure_strategy(desk: CommandDesk, command: ConfigureStrategy, envelope: 
     control = desk.engine.control
     control.require(command.strategy)
     control.configure(command.parameters)
-    desk.emit("strategy.configured", envelope, {"strategy": control.name, "parameters": command.parameters})
+    desk.tell("strategy.configured", envelope, {"strategy": control.name, "parameters": command.parameters})
     return {"outcome": "accepted"}
 
 
@@ -58,7 +58,7 @@ def register_instrument(desk: CommandDesk, command: RegisterInstrument, envelope
             "no definition stands before this command", subject=command.symbol, hint="send it again, to a newer host"
         )
     body = {"instrument": instrument.id, "symbol": instrument.symbol, "venue": instrument.venue}
-    desk.emit("instrument.registered", envelope, body)
+    desk.tell("instrument.registered", envelope, body)
     return {"outcome": "accepted", "instrument": instrument.id}
 
 
