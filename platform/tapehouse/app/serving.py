@@ -1,4 +1,4 @@
-"""One tape served: its desk, its projections, the service that answers reads of them, and the keeper of its books."""
+"""One tape served: its desk, its projections, the service that answers reads of them, and the keepers of its past."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tapehouse.app.live import Logs, cancel_all, first_failure, serve
 from tapehouse.app.projector import Projector
 from tapehouse.app.recording import Mode
 from tapehouse.app.sidecars import SidecarProcess
+from tapehouse.app.state_keeper import StateKeeper
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
@@ -64,7 +65,8 @@ async def serve_tape(
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
             snaps = await platform.make_snaps()
-            beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
+            for keeper in _keepers(tape, logs, snaps):
+                beside.append(asyncio.create_task(_keep(keeper, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
@@ -85,15 +87,24 @@ async def serve_tape(
                 await service.stop()
 
 
-async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
-    """Write the tape's books into SNAPS until cancelled.
+def _keepers(tape: str, logs: Logs, snaps: Snaps) -> list[Callable[[], BookKeeper | StateKeeper]]:
+    """What makes each keeper anew: of the tape's books, and of the projections of either log."""
+    return [
+        lambda: BookKeeper(logs.tape, snaps),
+        lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
+        lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
+    ]
+
+
+async def _keep(make: Callable[[], BookKeeper | StateKeeper], *, patient: bool) -> None:
+    """Write snapshots into SNAPS until cancelled.
 
     Args:
-        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+        patient: Where the broker stays away, go on from the last snapshot when it is back; else that is an error.
     """
     while True:
         try:
-            await BookKeeper(tape, snaps).run(follow=True)
+            await make().run(follow=True)
         except TransientError:
             if not patient:
                 raise
