@@ -11,6 +11,7 @@ from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
 from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.app.bootstrap import open_platform
+from tapehouse.app.desk_doors import DeskDoors
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
@@ -39,9 +40,13 @@ async def serve_tape(
     mode: Mode = "gated",
     options: AheadOptions | None = None,
     cpus: str | None = None,
+    out: bool = True,
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until cancelled.
+
+    Args:
+        out: Bring EVENTS to OUT as JSON.
 
     Raises:
         ConflictError: Another host took the tape over.
@@ -62,10 +67,13 @@ async def serve_tape(
         await projector.open()
         beside = [asyncio.create_task(projector.run(follow=True))]
         service: ServiceHost | None = None
+        doors = DeskDoors(tape, logs, mode=mode, position=projector.position)
         try:
             ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
             await projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
             service = await serve_kv(platform.bus, tape, projector)
+            beside += await doors.open(await platform.out(create=True) if out else None, snapshots, patient=ahead)
+            beside.append(asyncio.create_task(doors.serve(platform.bus, on_ready)))
             snaps = await platform.make_snaps()
             parked = await platform.parked()
             for follower in _followers(tape, logs, snaps, parked):
@@ -74,17 +82,19 @@ async def serve_tape(
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
                 await finish_leftover(tape, logs.tape, sidecar, SystemClock(), directory=rings)
-                serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, on_ready=on_ready)
+                serving = serve(logs, strategy=loaded, clock=SystemClock(), snapshots=snapshots, **doors.hooks)
             else:
                 serving = serve_ahead(
                     tape, logs, strategy=loaded, sidecar=sidecar, clock=SystemClock(), snapshots=snapshots,
-                    options=options, timings=platform.timings(tape, await logs.tape.extent()), on_ready=on_ready,
+                    options=options, timings=platform.timings(tape, await logs.tape.extent()), **doors.hooks,
                 )  # fmt: skip
             await first_failure(asyncio.create_task(serving), beside)
         except asyncio.CancelledError:
             projector.save()  # Stopped on purpose: the next start begins from here.
+            doors.save()
             raise
         finally:
+            await doors.stop()
             await cancel_all(beside)
             if service is not None:
                 await service.stop()
