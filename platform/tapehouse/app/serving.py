@@ -24,6 +24,7 @@ from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import TransientError
+from tapehouse.core.metrics import Metrics
 from tapehouse.log import Log, PatientLog
 from tapehouse.log.snaps import Snaps
 
@@ -76,7 +77,7 @@ async def serve_tape(
             beside.append(asyncio.create_task(doors.serve(platform.bus, on_ready)))
             snaps = await platform.make_snaps()
             parked = await platform.parked()
-            for follower in _followers(tape, logs, snaps, parked):
+            for follower in _followers(tape, logs, snaps, parked, doors.metrics):
                 beside.append(asyncio.create_task(_follow(follower, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
@@ -108,13 +109,13 @@ class Follower(Protocol):
         ...
 
 
-def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log) -> list[Callable[[], Follower]]:
+def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log, metrics: Metrics) -> list[Callable[[], Follower]]:
     """What makes each anew: keepers of the tape's books and of the projections of either log, copies of the parked."""
     return [
         lambda: BookKeeper(logs.tape, snaps),
         lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
         lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
-        lambda: ParkedStream(tape, logs.tape, logs.events, parked),
+        lambda: ParkedStream(tape, logs.tape, logs.events, parked, metrics=metrics),
     ]
 
 
