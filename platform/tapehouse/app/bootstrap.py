@@ -19,6 +19,7 @@ from tapehouse.bus import (
     connect,
     events_spec,
     out_spec,
+    parked_spec,
     snaps_spec,
     tape_spec,
 )
@@ -87,6 +88,10 @@ class Platform:
         except MissingError:
             return None
         return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def parked(self) -> JetStreamLog:
+        """PARKED, what no desk of this broker could apply; made where it is not there."""
+        return await self._open(parked_spec(), True)
 
     async def make_snaps(self) -> JetStreamSnaps:
         """SNAPS, made where it is not there."""

@@ -1,10 +1,11 @@
-"""One tape served: its desk, its projections, the service that answers reads of them, and the keeper of its books."""
+"""One tape served: its desk, its projections, the service that answers reads of them, and the keepers of its past."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
@@ -14,9 +15,11 @@ from tapehouse.app.desk_doors import DeskDoors
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
+from tapehouse.app.parked_stream import ParkedStream
 from tapehouse.app.projector import Projector
 from tapehouse.app.recording import Mode
 from tapehouse.app.sidecars import SidecarProcess
+from tapehouse.app.state_keeper import StateKeeper
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus.service import ServiceHost
 from tapehouse.core import SystemClock
@@ -72,7 +75,9 @@ async def serve_tape(
             beside += await doors.open(await platform.out(create=True) if out else None, snapshots, patient=ahead)
             beside.append(asyncio.create_task(doors.serve(platform.bus, on_ready)))
             snaps = await platform.make_snaps()
-            beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
+            parked = await platform.parked()
+            for follower in _followers(tape, logs, snaps, parked):
+                beside.append(asyncio.create_task(_follow(follower, patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
@@ -95,15 +100,33 @@ async def serve_tape(
                 await service.stop()
 
 
-async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
-    """Write the tape's books into SNAPS until cancelled.
+class Follower(Protocol):
+    """What goes on beside the desk and keeps its place elsewhere."""
+
+    async def run(self, *, follow: bool = False) -> object:
+        """Do what is there; with `follow`, go on with what comes until cancelled."""
+        ...
+
+
+def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log) -> list[Callable[[], Follower]]:
+    """What makes each anew: keepers of the tape's books and of the projections of either log, copies of the parked."""
+    return [
+        lambda: BookKeeper(logs.tape, snaps),
+        lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
+        lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
+        lambda: ParkedStream(tape, logs.tape, logs.events, parked),
+    ]
+
+
+async def _follow(make: Callable[[], Follower], *, patient: bool) -> None:
+    """Have a follower go on until cancelled.
 
     Args:
-        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+        patient: Where the broker stays away, go on when it is back; else that is an error.
     """
     while True:
         try:
-            await BookKeeper(tape, snaps).run(follow=True)
+            await make().run(follow=True)
         except TransientError:
             if not patient:
                 raise
