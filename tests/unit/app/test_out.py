@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.app.out import InOrder, OutProjector, check_out, out_subject, read_out, read_out_event
+from tapehouse.app.out import ASIDE_CELLS, InOrder, OutProjector, check_out, out_subject, read_out, read_out_event
 from tapehouse.core.errors import AmbiguousAppendError, BusUnavailableError, DecodeError, IntegrityError
 from tapehouse.log import MemoryLog, MemorySnapshots
 from tests.support.decided_day import DecidedDay, decided_day
@@ -186,6 +186,20 @@ async def test_a_slow_broker_pushes_back_and_no_more_than_a_window_is_in_flight(
     assert projector.metrics.get("out_messages_total") == len(day.told)
     assert projector.metrics.get("out_lag_cells") == 0
     assert await projector.lag() == 0
+
+
+async def test_a_large_frame_is_folded_aside_and_no_snapshot_is_taken_of_half_of_it() -> None:
+    day = decided_day(5, 80)
+    assert len(day.cells) > ASIDE_CELLS
+    events, out, snapshots = await day.log(appends=80), FaultyOut(), MemorySnapshots()
+    task = asyncio.create_task(publish(events, out, snapshots=snapshots))
+    for _ in range(3):
+        await asyncio.sleep(0)  # It has begun to fold.
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await publish(events, out, snapshots=snapshots)
+    assert (await check_out(TAPE, events, out)).behind == 0
 
 
 async def test_a_broker_that_stays_away_ends_it_after_its_attempts() -> None:
