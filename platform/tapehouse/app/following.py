@@ -29,6 +29,7 @@ class Follower:
         chain_feed: bool = False,
     ) -> None:
         self._logs = logs
+        self._code = code_hash()  # Now: it takes longer than all that a take-over does.
         self.fold = TapeFold(logs.tape, chain_feed=chain_feed)
         self.gated = GatedEngine(
             Engine(strategy, guard=guard), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots
@@ -75,7 +76,7 @@ class Follower:
                 continue  # It grew between the two.
             sequencer = Sequencer(
                 tape, writer, state, clock_source="history" if state.clock == "history" else "wall", clock=clock,
-                code=code_hash(), metrics=metrics,
+                code=self._code, metrics=metrics,
             )  # fmt: skip
             try:
                 await sequencer.begin(feed=state.feed, leader=leader)
