@@ -1,4 +1,4 @@
-"""A second host follows warm and takes over, as a user runs it: real brokers, real processes, commands all the while."""
+"""A second host follows warm and takes over, as a user runs it: real brokers and processes, commands all along."""
 
 from __future__ import annotations
 
