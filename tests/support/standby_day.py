@@ -70,9 +70,11 @@ class Hosted:
 class StandbyDay:
     """A recorded morning that hosts go on with."""
 
-    def __init__(self, place: Path, urls: list[str], tape: str) -> None:
-        self.tape, self.urls = tape, ",".join(urls)
+    def __init__(self, place: Path, urls: list[str], tape: str, *, mode: str = "gated", apart: bool = False) -> None:
+        """`apart`: each host is on a machine of its own, as far as rings and snapshots go."""
+        self.tape, self.urls, self.mode = tape, ",".join(urls), mode
         self.shell = Shell(place / "home")
+        self._place, self._apart = place, apart
         self.hosts: list[Hosted] = []
         self.take_overs: list[tuple[str, dict[str, Any]]] = []
         self._sent = 0
@@ -93,8 +95,13 @@ class StandbyDay:
 
     def host(self, *options: object) -> Hosted:
         """Start a host."""
-        arguments = ("--tape", self.tape, "--nats", self.urls, "--parameters", PARAMETERS)
-        hosted = Hosted(self.shell.start("host", *arguments, "--lease-ttl", LEASE_TTL_S, *options))
+        shell = self.shell
+        if self._apart:
+            machine = self._place / f"machine{len(self.hosts)}"
+            (machine / "shm").mkdir(parents=True)
+            shell = Shell(machine / "home", TAPEHOUSE_SHM=str(machine / "shm"))
+        arguments = ("--tape", self.tape, "--nats", self.urls, "--parameters", PARAMETERS, "--mode", self.mode)
+        hosted = Hosted(shell.start("host", *arguments, "--lease-ttl", LEASE_TTL_S, *options))
         self.hosts.append(hosted)
         return hosted
 
