@@ -36,7 +36,7 @@ def play(history: list[tuple[str, int]], known: Cells) -> tuple[Meeting, int, in
         if side == "decide":
             meeting.decide(decided[begin:end], end)
         else:
-            meeting.know(known[begin:end])
+            meeting.know(known[begin:end], end)
         at[side] = end
     return meeting, at["decide"], at["know"]
 

@@ -21,7 +21,7 @@ from tapehouse.app.stages import StageKeeper
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import TapehouseError
 from tapehouse.core.metrics import Metrics
-from tapehouse.engine import Strategy, new_cells
+from tapehouse.engine import Sequencer, Strategy, new_cells
 from tapehouse.engine.ahead import FeedRing
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS, FEED_SOURCE
 from tapehouse.feeds.port import Feed
@@ -100,6 +100,7 @@ async def serve_ahead(
     options: AheadOptions | None = None,
     timings: Path | None = None,
     metrics: Metrics | None = None,
+    on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
     follower: Follower | None = None,
     leadership: Leadership | None = None,
@@ -108,6 +109,7 @@ async def serve_ahead(
 
     Args:
         timings: Where stage timings are kept.
+        on_open: Called with the sequencer, for those who watch how far it is.
         follower: Who has followed the tape so far; None for one that begins now.
         leadership: What says until when orders may leave; None where nothing limits it.
 
@@ -118,6 +120,8 @@ async def serve_ahead(
         name, logs, strategy=strategy, sidecar=sidecar, clock=clock, snapshots=snapshots, options=options,
         metrics=metrics, follower=follower, leader=leadership.note() if leadership else None,
     ) as desk:  # fmt: skip
+        if on_open:
+            on_open(desk.sequencer)
         if leadership is not None:
             leadership.folded()
             await desk.engine.limit(leadership.lease.valid_until_ns)

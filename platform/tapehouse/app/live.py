@@ -181,6 +181,7 @@ async def serve(
     strategy: Strategy,
     clock: Clock,
     snapshots: SnapshotStore | None = None,
+    on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
     follower: Follower | None = None,
     leadership: Leadership | None = None,
@@ -189,6 +190,7 @@ async def serve(
     """Follow commands, and wall time on a live tape, until cancelled: the desk of a tape without a feed.
 
     Args:
+        on_open: Called with the sequencer, for those who watch how far it is.
         follower: Who has followed the tape so far; None for one that begins now.
         leadership: What is told how far the take-over is, and is given up at the end, once all that was decided is
             durable; None where nobody else may want the tape.
@@ -200,6 +202,8 @@ async def serve(
     leader = leadership.note() if leadership else None
     sequencer, _ = await follower.lead_gated(clock=clock, metrics=metrics or Metrics(), leader=leader)
     gated = follower.gated
+    if on_open:
+        on_open(sequencer)
     if leadership:
         leadership.folded()
     tasks = [asyncio.create_task(gated.run(follow=True))]

@@ -1,4 +1,4 @@
-"""One tape served: its lease, its desk, its projections, the service that answers reads, and the keeper of its books.
+"""One tape served: its lease, its desk, its projections, the service that answers reads, and the keepers of its past.
 
 A host follows the tape until it leads it: one that was started as a standby for as long as another leads, any other
 only while it starts. What a leader runs beside its desk it starts when it leads.
@@ -10,23 +10,27 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tapehouse.app.ahead import serve_ahead
 from tapehouse.app.ahead_desk import AheadOptions
 from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.app.bootstrap import Platform, open_platform
+from tapehouse.app.desk_doors import DeskDoors
 from tapehouse.app.following import Follower
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.leadership import Leadership, TakeOver, holder_name, is_dead, lease_name, process_name
 from tapehouse.app.live import cancel_all, first_failure, serve
 from tapehouse.app.logs import Logs
+from tapehouse.app.parked_stream import ParkedStream
 from tapehouse.app.projector import Projector
 from tapehouse.app.recording import Mode
 from tapehouse.app.roll_call import answering
 from tapehouse.app.sidecars import SidecarProcess
+from tapehouse.app.state_keeper import StateKeeper
 from tapehouse.app.strategies import load_strategy
 from tapehouse.bus import LeaseBucket
 from tapehouse.bus.lease import POLLS_PER_TTL, TTL_S, Lease
@@ -53,6 +57,7 @@ class HostOptions:
     mode: Mode = "gated"
     ahead: AheadOptions = field(default_factory=AheadOptions)
     cpus: str | None = None
+    out: bool = True  # bring EVENTS to OUT as JSON
     standby: bool = False  # follow while another leads, and after handing over
     lease_ttl_s: float = TTL_S
 
@@ -195,20 +200,25 @@ class _TapeHost:
         """Serve the tape until it is to be handed over; give the lease up at the end, whatever the end is."""
         leadership = Leadership(lease, clock=self._clock, metrics=self._metrics)
         self._leadership, self._asked_to_hand_over = leadership, False
+        platform, logs, patient = self._platform, self._logs, isinstance(self._logs.tape, PatientLog)
         self._platform.bus.on_reconnect(leadership.reconnected)
         keeping = asyncio.create_task(leadership.keep())
         try:
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(await serve_kv(self._platform.bus, self._tape, self._projector))
-                snaps = await self._platform.make_snaps()
-                books = asyncio.create_task(
-                    _keep_books(self._logs.tape, snaps, patient=isinstance(self._logs.tape, PatientLog))
-                )
-                stack.push_async_callback(cancel_all, [books])
-                self._serving = asyncio.create_task(self._serve(leadership))
+                await stack.enter_async_context(await serve_kv(platform.bus, self._tape, self._projector))
+                doors = DeskDoors(self._tape, logs, mode=self._options.mode, position=self._projector.position)
+                stack.push_async_callback(doors.stop)
+                out = await platform.out(create=True) if self._options.out else None
+                tasks = await doors.open(out, self._snapshots, patient=patient)
+                tasks.append(asyncio.create_task(doors.serve(platform.bus, partial(self._ready, leadership))))
+                stack.push_async_callback(cancel_all, tasks)
+                for make in _followers(self._tape, logs, await platform.make_snaps(), await platform.parked()):
+                    tasks.append(asyncio.create_task(_follow(make, patient=patient)))
+                self._serving = asyncio.create_task(self._serve(leadership, doors.hooks))
                 try:
-                    await first_failure(self._serving, [*beside, books, keeping])
+                    await first_failure(self._serving, [*beside, *tasks, keeping])
                 except asyncio.CancelledError:
+                    doors.save()
                     task = asyncio.current_task()
                     if not self._asked_to_hand_over or (task is not None and task.cancelling()):
                         raise
@@ -219,7 +229,14 @@ class _TapeHost:
             await leadership.give_up()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _serve(self, leadership: Leadership) -> None:
+    def _ready(self, leadership: Leadership) -> None:
+        """Commands are taken, by every door."""
+        take_over = leadership.served()
+        self._events.on_ready()
+        if take_over is not None and self._options.standby:
+            self._events.on_take_over(take_over)
+
+    async def _serve(self, leadership: Leadership, hooks: dict[str, Any]) -> None:
         """Run the desk; it ends by being cancelled, and then everything that it decided is durable."""
         options, logs, follower = self._options, self._logs, self._follower
         assert follower is not None
@@ -229,24 +246,18 @@ class _TapeHost:
             self._tape, nats=options.nats, home=self._platform.home, rings=options.ahead.rings, cpus=options.cpus
         )
 
-        def ready() -> None:
-            take_over = leadership.served()
-            self._events.on_ready()
-            if take_over is not None and options.standby:
-                self._events.on_take_over(take_over)
-
         try:
             if options.mode == "ahead":
                 await serve_ahead(
                     self._tape, logs, strategy=self._strategy, sidecar=sidecar, clock=self._clock,
                     snapshots=self._snapshots, options=options.ahead, metrics=self._metrics,
-                    timings=self._platform.timings(self._tape, await logs.tape.extent()), on_ready=ready,
+                    timings=self._platform.timings(self._tape, await logs.tape.extent()), **hooks,
                     follower=follower, leadership=leadership,
                 )  # fmt: skip
             else:
                 await finish_leftover(self._tape, logs.tape, sidecar, self._clock, directory=options.ahead.rings)
                 await serve(
-                    logs, strategy=self._strategy, clock=self._clock, snapshots=self._snapshots, on_ready=ready,
+                    logs, strategy=self._strategy, clock=self._clock, snapshots=self._snapshots, **hooks,
                     follower=follower, leadership=leadership,
                 )  # fmt: skip
         finally:
@@ -279,15 +290,33 @@ class _TapeHost:
         return {"holder": self._holder, "generation": self._leadership.lease.generation}
 
 
-async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
-    """Write the tape's books into SNAPS until cancelled.
+class Beside(Protocol):
+    """What goes on beside the desk and keeps its place elsewhere."""
+
+    async def run(self, *, follow: bool = False) -> object:
+        """Do what is there; with `follow`, go on with what comes until cancelled."""
+        ...
+
+
+def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log) -> list[Callable[[], Beside]]:
+    """What makes each anew: keepers of the tape's books and of the projections of either log, copies of the parked."""
+    return [
+        lambda: BookKeeper(logs.tape, snaps),
+        lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
+        lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
+        lambda: ParkedStream(tape, logs.tape, logs.events, parked),
+    ]
+
+
+async def _follow(make: Callable[[], Beside], *, patient: bool) -> None:
+    """Have a follower go on until cancelled.
 
     Args:
-        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+        patient: Where the broker stays away, go on when it is back; else that is an error.
     """
     while True:
         try:
-            await BookKeeper(tape, snaps).run(follow=True)
+            await make().run(follow=True)
         except TransientError:
             if not patient:
                 raise

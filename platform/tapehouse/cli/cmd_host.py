@@ -25,6 +25,7 @@ def host(
     orders: str | None = None,
     busy: bool = False,
     cpus: str | None = None,
+    out: bool = True,
     standby: bool = False,
     lease_ttl: float = 15.0,
 ) -> int:
@@ -67,6 +68,8 @@ def host(
         Spin instead of napping where nothing is to do, in `ahead` mode: give it a core of its own.
     cpus
         Cores of the roles, such as engine=1,sidecar=0,projector=0; else what TAPEHOUSE_CPUS says.
+    out
+        Bring every event to the stream OUT as JSON; see `tapehouse out`.
     standby
         Follow while another host leads and take over from it; after `tapehouse handover`, follow again.
     lease_ttl
@@ -112,8 +115,8 @@ def host(
 
     options = HostOptions(
         nats=nats, home=home, strategy=strategy, parameters=parameters, mode=mode,
-        ahead=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders, cpus=cores), cpus=cpus, standby=standby,
-        lease_ttl_s=lease_ttl,
+        ahead=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders, cpus=cores), cpus=cpus, out=out,
+        standby=standby, lease_ttl_s=lease_ttl,
     )  # fmt: skip
 
     async def run() -> None:

@@ -293,6 +293,8 @@ class GatedEngine:
 
     async def _publish(self) -> None:
         """Send what was decided on its way; where this is cancelled, the next call goes on with it."""
+        if not self._meeting.known_cells:
+            await self._known.read()  # Also where nothing was decided: EVENTS may hold that something was.
         while not self.is_met:
             await self._settle()
             if await self._known.read():
@@ -374,4 +376,5 @@ class _Known:
             raise InvariantError("EVENTS is met from a place", subject=self._events.name)
         header, cells = open_frame(self._events.name, message, self._extent, self._progress)
         self._progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
-        self._meeting.know(cells[max(0, self._skip_before - header.first_ordinal) :])
+        fresh = cells[max(0, self._skip_before - header.first_ordinal) :]
+        self._meeting.know(fresh, 0 if header.is_partial else header.input_ordinal)

@@ -28,28 +28,35 @@ class Meeting:
         self.decided_cells = 0
         self.known_cells = 0
         self.met = 0
+        self._decided_through = 0  # inputs that the engine has folded
+        self._known_through = 0  # inputs for which EVENTS is complete
 
     def decide(self, outputs: Cells, input_ordinal: int) -> None:
-        """Add what was decided on the inputs before an ordinal of TAPE.
+        """Add what was decided on the inputs before an ordinal of TAPE, be it nothing.
 
         Raises:
             IntegrityError: EVENTS holds another decision.
         """
+        self._decided_through = input_ordinal
         if len(outputs):
             self._decided.append((outputs, input_ordinal))
             self.decided_cells += len(outputs)
-            self._match()
+        self._match()
 
-    def know(self, cells: Cells) -> None:
+    def know(self, cells: Cells, input_ordinal: int) -> None:
         """Add what EVENTS holds next.
+
+        Args:
+            input_ordinal: EVENTS with these cells is complete for the inputs before this; 0 where that is not known.
 
         Raises:
             IntegrityError: Another was decided.
         """
+        self._known_through = max(self._known_through, input_ordinal)
         if len(cells):
             self._known.append(cells)
             self.known_cells += len(cells)
-            self._match()
+        self._match()
 
     def take(self) -> tuple[Cells, int]:
         """The oldest decisions that EVENTS was not seen to hold, and the ordinal that they reach; to be written."""
@@ -74,13 +81,9 @@ class Meeting:
             common = min(len(outputs), len(known))
             differ = np.flatnonzero(known[:common] != outputs[:common])
             if len(differ):
-                cell = outputs[int(differ[0])]
-                raise IntegrityError(
-                    "a decision differs from the one that was made before",
-                    subject=self._name,
-                    position=f"input cell {int(cell['sequence'])}, index {int(cell['count'])}",
-                    hint="code, strategy or tape changed under a running desk: start a new epoch from a snapshot",
-                )
+                at = int(np.flatnonzero(outputs["cells"][: int(differ[0]) + 1])[-1])
+                earlier = min(outputs[at], known[at], key=lambda cell: (int(cell["sequence"]), int(cell["count"])))
+                raise self._differs("a decision differs from the one that was made before", earlier)
             self.met += common
             self.decided_cells -= common
             self.known_cells -= common
@@ -92,3 +95,15 @@ class Meeting:
                 self._known.popleft()
             else:
                 self._known[0] = known[common:]
+        if self._decided and int(self._decided[0][0]["sequence"][0]) < self._known_through:
+            raise self._differs("a decision was not made before", self._decided[0][0][0])
+        if self._known and int(self._known[0]["sequence"][0]) < self._decided_through:
+            raise self._differs("a decision that was made before is not made again", self._known[0][0])
+
+    def _differs(self, what: str, cell: np.void) -> IntegrityError:
+        return IntegrityError(
+            what,
+            subject=self._name,
+            position=f"input cell {int(cell['sequence'])}, index {int(cell['count'])}",
+            hint="code, strategy or tape changed under a running desk: start a new epoch from a snapshot",
+        )
