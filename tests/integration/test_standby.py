@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tapehouse.app.hand_over import hand_over, hosts_of
 from tapehouse.bus import Cluster
+from tapehouse.core import MissingError, SystemClock
 from tests.support.clusters import unique
-from tests.support.standby_day import LEASE_TTL_S, StandbyDay
+from tests.support.standby_day import LEASE_TTL_S, WAIT_S, StandbyDay
 
 
 @pytest.fixture
@@ -56,23 +59,25 @@ async def test_planned_killed_and_asleep(day: StandbyDay) -> None:
 
 
 async def test_what_a_second_host_and_a_hand_over_are_told(day: StandbyDay) -> None:
-    place = ("--tape", day.tape, "--nats", day.urls)
-    assert "no host leads it" in await asyncio.to_thread(day.shell.refused, "handover", *place, code=3)
-    leader = day.host()
-    await leader.says("ready")
-    told = await asyncio.to_thread(day.shell.refused, "host", *place, code=1)
-    assert f":{leader.process.pid}" in told
-    assert "--standby" in told
-    assert "no standby waits" in await asyncio.to_thread(day.shell.refused, "handover", *place, code=3)
-    standby = await day.standby()
-    status = await asyncio.to_thread(day.shell.json, "status", "--nats", day.urls)
-    [hosts] = [tape["hosts"] for tape in status["leaders"] if tape["tape"] == day.tape]
-    assert [(host["role"], host.get("generation")) for host in hosts] == [("leader", 1), ("standby", None)]
-    assert hosts[1]["behind_cells"] == 0
-    leader.send(signal.SIGTERM)  # An orderly end releases the lease: nobody waits for its time to pass.
-    assert await leader.ended(0) == ""
-    taken = await day.led_by(standby, "stopped")
-    assert taken["how"] == "released"
-    await asyncio.to_thread(day.shell.run, "handover", *place, "--force")
-    await standby.says("standby")
-    await standby.says("leads")  # Nobody else came for it.
+    async with day.platform() as platform:
+        ask = partial(hand_over, platform, day.tape, timeout_s=WAIT_S, clock=SystemClock())
+        with pytest.raises(MissingError, match="no host leads it"):
+            await ask(force=False)
+        leader = day.host()
+        await leader.says("ready")
+        told = await asyncio.to_thread(day.shell.refused, "host", "--tape", day.tape, "--nats", day.urls, code=1)
+        assert f":{leader.process.pid} (stop that host" in told
+        assert "--standby" in told
+        with pytest.raises(MissingError, match="no standby waits") as caught:
+            await ask(force=False)
+        assert "--force" in caught.value.hint
+        standby = await day.standby()
+        found = await hosts_of(platform, day.tape, clock=SystemClock())
+        assert found["lease"]["generation"] == 1
+        assert [(host["role"], host.get("generation")) for host in found["hosts"]] == [("leader", 1), ("standby", None)]
+        assert found["hosts"][1]["behind_cells"] == 0
+        leader.send(signal.SIGTERM)  # An orderly end releases the lease: nobody waits for its time to pass.
+        assert await leader.ended(0) == ""
+        assert (await day.led_by(standby, "stopped"))["how"] == "released"
+        done = await ask(force=True)
+        assert done["to"] == done["from"], "nobody else came for it"
