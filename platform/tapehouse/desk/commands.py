@@ -42,6 +42,12 @@ class SwitchKill(_Body):
     on: bool = True
 
 
+class OpenAccount(_Body):
+    """Give an account its number, so that orders in frames can name it; one that is open stays as it is."""
+
+    account: str = Field(pattern=ACCOUNT_PATTERN)
+
+
 class CommandOutcome(_Body):
     """What became of a command."""
 
@@ -63,6 +69,7 @@ COMMANDS = Registry()
 COMMANDS.register("order.submit", 1, SubmitOrder)
 COMMANDS.register("order.cancel", 1, CancelOrder)
 COMMANDS.register("account.kill", 1, SwitchKill)
+COMMANDS.register("account.open", 1, OpenAccount)
 
 EVENTS = Registry()
 EVENTS.register("command.outcome", 1, CommandOutcome)

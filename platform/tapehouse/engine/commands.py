@@ -21,8 +21,9 @@ from tapehouse.desk import (
     submit,
 )
 from tapehouse.desk.clients import Clients, Outcome
-from tapehouse.desk.commands import COMMANDS, CancelOrder, SubmitOrder, SwitchKill
+from tapehouse.desk.commands import COMMANDS, CancelOrder, OpenAccount, SubmitOrder, SwitchKill
 from tapehouse.desk.kernels import INDEX_BITS
+from tapehouse.desk.order_frames import refuse_frame
 from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, LIMIT_KILLED, ORDINAL
 from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
 from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
@@ -42,11 +43,17 @@ class CommandDesk:
         self._clients = Clients()
         self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
 
+    @property
+    def accounts(self) -> int:
+        """How many accounts are open: their numbers are below."""
+        return len(self._accounts)
+
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
         unread = f"cmds:{int(record['sequence'][0])}"  # stands for the id of what has none
         try:
             payload = unpack_payload(record)
+            refuse_frame(payload)
             envelope = read_envelope(payload)
         except DataError as error:
             self._answer(unread, unread, _rejected(error))
@@ -73,6 +80,9 @@ class CommandDesk:
             return self._cancel(command)
         if isinstance(command, SwitchKill):
             return self._kill(command, envelope)
+        if isinstance(command, OpenAccount):
+            self._account(command.account, envelope)
+            return {"outcome": "accepted"}
         raise DataError(f"type {envelope.type} has no handler")
 
     def _submit(self, command: SubmitOrder, envelope: Envelope) -> Outcome:

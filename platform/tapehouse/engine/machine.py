@@ -26,6 +26,7 @@ from tapehouse.core.errors import DataError, DecodeError, IntegrityError, Invari
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
 from tapehouse.desk import state as desk_state
+from tapehouse.desk.bulk import ACCOUNTS, restore_bulk, snapshot_bulk
 from tapehouse.desk.state import (
     COUNTERS,
     INDEX,
@@ -79,7 +80,7 @@ class Engine:
     """One strategy on one tape; a `Machine` over TAPE frames."""
 
     name = "engine"
-    version = 2
+    version = 3
 
     def __init__(self, strategy: Strategy, *, guard: bool = True, exclude_gaps: bool = False) -> None:
         """An engine at the beginning of a tape.
@@ -247,6 +248,7 @@ class Engine:
             self.write(record, decided=False)
         elif kind == Kind.COMMAND:
             self._commands.handle(record)
+            self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
             if self._desk.counters[OVERFLOWS]:
                 raise _overflow(f"cell {ordinal}")
 
@@ -371,6 +373,7 @@ class Engine:
         fed = np.flatnonzero(routes.sources)
         return {
             "books": snapshot_books(self._books),
+            "bulk": snapshot_bulk(self._routes.bulk),
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
             "decisions": self._decisions.state(),
@@ -439,6 +442,8 @@ class Engine:
         self._desk = desk_state.restore(sections["desk"])
         self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
+        self._routes = self._routes._replace(bulk=restore_bulk(sections["bulk"]))
+        self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
         self._decisions = DigestChain.from_state(sections["decisions"])
         self._memory = np.frombuffer(sections["memory"], np.int64).reshape(MEMORY_WORDS).copy()
         at = 0

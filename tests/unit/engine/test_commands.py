@@ -256,6 +256,7 @@ def test_every_registered_command_has_a_handler() -> None:
         "order.submit": {"instrument": "ALFA", "side": "buy", "price": "0.98", "size": "1"},
         "order.cancel": {"instrument": "ALFA", "order_id": 1},
         "account.kill": {"account": "alice"},
+        "account.open": {"account": "alice"},
     }
     assert sorted(bodies) == COMMANDS.names()
     for kind, body in bodies.items():
