@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feeds serve": ("cmd_serve_feed:serve", "Serve a recording as the venue's live feed, with faults."),
     "feeds live": ("cmd_feeds_live:live", "Record a venue live into a ring: websocket, or ITCH over UDP."),
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
+    "send-orders": ("cmd_send_orders:send_orders", "Send a file of orders, many to a message."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
     "book": ("cmd_book:book", "An order book at any moment of a tape."),

@@ -15,7 +15,7 @@ import polars as pl
 from tapehouse.bus import Bus
 from tapehouse.client.commands import Outcome, make_command, send_command
 from tapehouse.client.listener import Listener
-from tapehouse.client.order_rows import Row, account_names, order_cells, rows_of
+from tapehouse.client.order_rows import Row, account_names, order_cells, rows_of, write_accounts
 from tapehouse.client.orders import OrderOutcome, Progress, bulk_client, send_frames
 from tapehouse.client.reading import Reading, read_folded, read_served
 from tapehouse.core import Clock, SystemClock, parse_time_ns
@@ -176,13 +176,14 @@ class AsyncClient:
         if not rows:
             return []
         names = await listener.names()
+        first = self._first_number(client, len(rows)) if number is None else number
+        cells = order_cells(rows, names, client=bulk_client(client or self.client), number=first)
         for account in account_names(rows):
             if account not in names.accounts.values():
                 opened = await self.send("account.open", {"account": account}, tape=tape, timeout=timeout)
                 if not opened.accepted:
                     raise DataError(opened.reason, subject=f"account {account}")
-        first = self._first_number(client, len(rows)) if number is None else number
-        cells = order_cells(rows, names, client=bulk_client(client or self.client), number=first)
+        write_accounts(cells, rows, names)
         return await send_frames(commands, listener, cells, tape=tape, timeout=timeout, on_progress=on_progress)
 
     async def sql(self, query: str, *, tape: str = "main", as_of: Time | None = None) -> Table:

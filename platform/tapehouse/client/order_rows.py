@@ -71,7 +71,7 @@ def account_names(rows: Sequence[Row]) -> list[str]:
 
 
 def order_cells(rows: Sequence[Row], names: Names, *, client: int, number: int) -> Cells:
-    """Rows as consecutive orders of a client; their accounts are open.
+    """Rows as consecutive orders of a client; `write_accounts` says whose they are.
 
     Raises:
         DataError: A row says something that no order can; the row is named.
@@ -80,16 +80,20 @@ def order_cells(rows: Sequence[Row], names: Names, *, client: int, number: int) 
     cells = make_orders(len(rows), client=client, number=number)
     first, said = cells[::2], cells[1::2].view(ORDER_EXTENSION)
     symbols = _symbols(names)
-    accounts = {name: at for at, name in names.accounts.items()}
     for at, row in enumerate(rows):
         try:
             instrument = _instrument(str(_given(row, "instrument", "")), symbols)
             _write(first[at], said[at], row, instrument)
-            first["count"][at] = accounts[str(_given(row, "account", DEFAULT_ACCOUNT))]
         except TapehouseError as error:
             error.position = f"row {at + 1}"
             raise
     return cells
+
+
+def write_accounts(cells: Cells, rows: Sequence[Row], names: Names) -> None:
+    """Give orders the numbers of their rows' accounts, which are open."""
+    accounts = {name: at for at, name in names.accounts.items()}
+    cells["count"][::2] = [accounts[str(_given(row, "account", DEFAULT_ACCOUNT))] for row in rows]
 
 
 def _write(first: np.void, said: np.void, row: Row, instrument: Instrument) -> None:
@@ -180,4 +184,4 @@ def _fixed(row: Row, name: str, convert: Any, *, needed: bool) -> int:
     return int(convert(number))
 
 
-__all__ = ["COLUMNS", "Row", "account_names", "order_cells", "read_orders", "rows_of"]
+__all__ = ["COLUMNS", "Row", "account_names", "order_cells", "read_orders", "rows_of", "write_accounts"]
