@@ -18,6 +18,7 @@ from tapehouse.bus import (
     cmds_spec,
     connect,
     events_spec,
+    parked_spec,
     snaps_spec,
     tape_spec,
 )
@@ -86,6 +87,10 @@ class Platform:
         except MissingError:
             return None
         return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def parked(self) -> JetStreamLog:
+        """PARKED, what no desk of this broker could apply; made where it is not there."""
+        return await self._open(parked_spec(), True)
 
     async def make_snaps(self) -> JetStreamSnaps:
         """SNAPS, made where it is not there."""

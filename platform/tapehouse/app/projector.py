@@ -1,7 +1,8 @@
 """The projector: hosts the four projections of one desk and answers reads from them.
 
 Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
-level `eventual`: they see what has been folded so far, and say how far that is.
+level `eventual`: they see what has been folded so far, and say how far that is. Where a record of TAPE cannot be
+applied they go on: whether anybody halts there the desk decides, by its policy for poison.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Projector:
         """
         self._logs = {"tape": tape, "events": events}
         machines: dict[str, list[Projection]] = {
-            "tape": [PricesProjection(), SurfaceProjection()],
+            "tape": [PricesProjection(skip=True), SurfaceProjection(skip=True)],
             "events": [OrdersProjection(), PositionsProjection()],
         }
         self._machines = {machine.name: machine for group in machines.values() for machine in group}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tapehouse.app.ahead import serve_ahead
@@ -13,6 +13,7 @@ from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.live import Logs, cancel_all, first_failure, serve
+from tapehouse.app.parked_stream import ParkedStream
 from tapehouse.app.projector import Projector
 from tapehouse.app.recording import Mode
 from tapehouse.app.sidecars import SidecarProcess
@@ -65,6 +66,8 @@ async def serve_tape(
             service = await serve_kv(platform.bus, tape, projector)
             snaps = await platform.make_snaps()
             beside.append(asyncio.create_task(_keep_books(logs.tape, snaps, patient=ahead)))
+            copier = ParkedStream(tape, logs.tape, logs.events, await platform.parked())
+            beside.append(asyncio.create_task(_again(lambda: copier.run(follow=True), patient=ahead)))
             rings = options.rings if options else None
             sidecar = SidecarProcess(tape, nats=nats, home=platform.home, rings=rings, cpus=cpus)
             if not ahead:
@@ -86,14 +89,19 @@ async def serve_tape(
 
 
 async def _keep_books(tape: Log, snaps: Snaps, *, patient: bool) -> None:
-    """Write the tape's books into SNAPS until cancelled.
+    """Write the tape's books into SNAPS until cancelled."""
+    await _again(lambda: BookKeeper(tape, snaps).run(follow=True), patient=patient)
+
+
+async def _again(work: Callable[[], Awaitable[object]], *, patient: bool) -> None:
+    """Do what goes on until cancelled.
 
     Args:
-        patient: Where the broker stays away, go on from the last mark when it is back; else that is an error.
+        patient: Where the broker stays away, begin anew when it is back; else that is an error.
     """
     while True:
         try:
-            await BookKeeper(tape, snaps).run(follow=True)
+            await work()
         except TransientError:
             if not patient:
                 raise
