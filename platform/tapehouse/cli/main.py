@@ -39,6 +39,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feeds serve": ("cmd_serve_feed:serve", "Serve a recording as the venue's live feed, with faults."),
     "feeds live": ("cmd_feeds_live:live", "Record a venue live into a ring: websocket, or ITCH over UDP."),
     "send": ("cmd_send:send", "Publish a command and wait for its outcome."),
+    "parked list": ("cmd_parked:list_parked", "Inputs that a desk could not understand or apply."),
+    "parked show": ("cmd_parked:show", "The bytes of one of them."),
+    "parked replay": ("cmd_parked:replay", "Have the desk decide parked commands again."),
+    "parked drop": ("cmd_parked:drop", "Have the desk forget parked commands."),
+    "out": ("cmd_out:out", "The events of a desk as JSON, as the stream OUT has them for any language."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
     "book": ("cmd_book:book", "An order book at any moment of a tape."),
@@ -60,6 +65,7 @@ GROUPS = {
     "feeds": "Market data: list and check formats, push into a ring, record live, serve a recording.",
     "books": "Snapshots of order books along a tape.",
     "kv": "Projections as keys and values.",
+    "parked": "Inputs that a desk could not understand or apply: list, show, replay, drop.",
     "dr": "Disaster recovery: back up, restore, verify.",
 }
 

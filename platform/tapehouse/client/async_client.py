@@ -20,10 +20,12 @@ from tapehouse.core.errors import MissingError
 from tapehouse.core.ids import check_name
 from tapehouse.log import Extent, Log, SnapshotStore
 from tapehouse.log.snaps import Snaps
+from tapehouse.market import Kind, unpack_payload
 from tapehouse.query import QuerySession, Table, read_trades
 from tapehouse.query.analytics import AnalyticsOptions, read_analytics
 from tapehouse.query.bars import BarsOptions, By, read_bars
 from tapehouse.query.books import BookAt, Moment, read_book_at
+from tapehouse.query.record_at import read_record
 
 TIMEOUT_S = 10.0
 Time = str | int | datetime
@@ -154,6 +156,15 @@ class AsyncClient:
         timings = self._platform.timings(tape, await log.extent())
         with QuerySession(tape=log, events=events, timings=timings, as_of=moment) as session:
             return await session.sql(query)
+
+    async def input_bytes(self, ordinal: int, *, tape: str = "main") -> bytes:
+        """The bytes of one input of a tape: a command's message, any other record's cells.
+
+        Raises:
+            MissingError, DataError: The tape has not come to that ordinal; no record begins there.
+        """
+        record = await read_record(await self._platform.tape(tape), ordinal)
+        return unpack_payload(record) if int(record["kind"][0]) == Kind.COMMAND else record.tobytes()
 
     async def trades(
         self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None, tape: str = "main"
