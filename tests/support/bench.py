@@ -89,7 +89,7 @@ class EngineBench:
         self.ordinal += len(cells)
         return self.engine.take_outputs()
 
-    def send(self, kind: str, *, client: str = "", number: int = 0, version: int = 1, **body: Any) -> dict[str, Any]:
+    def send(self, kind: str, /, *, client: str = "", number: int = 0, version: int = 1, **body: Any) -> dict[str, Any]:
         """Send a command; returns the body of its outcome, which must be the only one and name the command."""
         self.commands += 1
         envelope = Envelope(
@@ -99,7 +99,7 @@ class EngineBench:
         return self.send_bytes(envelope.encode(), envelope.id, envelope.correlation)
 
     def send_bytes(self, payload: bytes, causation: str, correlation: str) -> dict[str, Any]:
-        """Send any bytes as a command; the body of its outcome, without where it was decided and what it answers."""
+        """Send any bytes as a command; returns the body of the outcome, but for what it says of input and position."""
         made = pack_payload(Kind.COMMAND, payload, ts_event=0, ts_recv=0, sequence=self.commands)
         self.outputs = self.feed(made)
         answers = [event for event in events_in(self.outputs) if event["type"] == "command.outcome"]
@@ -112,7 +112,7 @@ class EngineBench:
             self.answered = body.pop("number", None)
         return body
 
-    def tell(self, kind: str, **body: Any) -> dict[str, Any]:
+    def tell(self, kind: str, /, **body: Any) -> dict[str, Any]:
         """Send a command of the newest version; returns the body of its outcome."""
         return self.send(kind, version=COMMANDS.version(kind), **body)
 

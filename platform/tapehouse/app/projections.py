@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from tapehouse.book.projection import PricesProjection
@@ -29,9 +30,13 @@ class Projection(Machine, Protocol):
         ...
 
 
-# A new projection is one more class here; its name is the first part of its keys, and names its snapshots.
+# A new projection is one more entry here; its name is the first part of its keys, and names its snapshots. A record of
+# TAPE that cannot be applied is skipped: whether anybody halts there the desk decides, by its policy for poison.
 _MACHINES: dict[Source, dict[str, Callable[[], Projection]]] = {
-    "tape": {PricesProjection.name: PricesProjection, SurfaceProjection.name: SurfaceProjection},
+    "tape": {
+        PricesProjection.name: partial(PricesProjection, skip=True),
+        SurfaceProjection.name: partial(SurfaceProjection, skip=True),
+    },
     "events": {OrdersProjection.name: OrdersProjection, PositionsProjection.name: PositionsProjection},
 }
 NAMES: dict[Source, tuple[str, ...]] = {source: tuple(made) for source, made in _MACHINES.items()}

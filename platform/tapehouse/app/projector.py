@@ -1,7 +1,8 @@
 """The projector: hosts the projections of one desk and answers reads from them.
 
 Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
-level `eventual`: they see what has been folded so far, and say how far that is.
+level `eventual`: they see what has been folded so far, and say how far that is. Where a record of TAPE cannot be
+applied they go on: whether anybody halts there the desk decides, by its policy for poison.
 """
 
 from __future__ import annotations

@@ -108,7 +108,11 @@ class PricesProjection:
     name = "prices"
     version = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip: bool = False) -> None:
+        """Args:
+        skip: Go on at a record that cannot be applied, where the desk decides whether anybody halts at it.
+        """
+        self._skip = skip
         self._books = make_books(BOOKS_MAX, orders=ORDERS_MAX)
         self._books_made = 0
         self._rows = np.full(_FIRST_ROOM, -1, np.int64)
@@ -139,6 +143,8 @@ class PricesProjection:
                 at = end
             elif why == _FIRST_BOOK_RECORD:
                 self._make_book(int(self._rows[int(cells["instrument"][at])]))
+            elif self._skip and why in (_UNDEFINED_INSTRUMENT, _UNKNOWN_KIND):
+                at += int(cells["cells"][at])
             else:
                 _halt(int(why), cells[at], header.first_ordinal + at)
 
@@ -201,7 +207,7 @@ class PricesProjection:
 
     def restore(self, snapshot: bytes) -> None:
         """Become the state that `snapshot` returned; raises IntegrityError for other bytes."""
-        restored = PricesProjection()
+        restored = PricesProjection(skip=self._skip)
         sections = unpack_sections(snapshot)
         try:
             for fields in json.loads(sections["instruments"]):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
@@ -155,7 +156,7 @@ class Sequencer:
         self._ids = {(i.venue, i.symbol): i.id for i in state.instruments.values()}
         self._next_id = max(state.instruments, default=0) + 1
         self._allotting = threading.Lock()  # in `ahead` mode feeds are heard in another thread than commands
-        self._registered: set[int] = set()  # instruments whose definition a command brought: it may still be on its way
+        self._apart: dict[int, Instrument] = {}  # given out by `command_cells` and `session_cells`, not made pending
         self._closes = SessionCloses()
         self._commands: asyncio.Queue[Message] = asyncio.Queue(COMMANDS_QUEUED_MAX)
         self._arrived = asyncio.Event()
@@ -211,7 +212,25 @@ class Sequencer:
         with self._allotting:
             return self._define(instruments)
 
-    def _define(self, instruments: tuple[Instrument, ...]) -> np.ndarray:
+    def define_after(
+        self, taped: Mapping[int, Instrument], instruments: tuple[Instrument, ...]
+    ) -> npt.NDArray[np.uint32] | None:
+        """As `define`; None while a definition that was given out apart is not among those on the tape.
+
+        In `ahead` mode those go through a ring, and what a feed declares would overtake them.
+
+        Args:
+            taped: The instruments that the tape has, by id.
+        """
+        with self._allotting:
+            for made in list(self._apart.values()):
+                there = taped.get(made.id)
+                if there is None or there.revision < made.revision:
+                    return None
+                del self._apart[made.id]
+            return self._define(instruments)
+
+    def _define(self, instruments: tuple[Instrument, ...]) -> npt.NDArray[np.uint32]:
         table = np.zeros(max((i.id for i in instruments), default=0) + 1, np.uint32)
         for instrument in sorted(instruments, key=lambda i: i.underlying != 0):  # what others derive from comes first
             key = (instrument.venue, instrument.symbol)
@@ -231,7 +250,7 @@ class Sequencer:
                     subject=instrument.symbol,
                     hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
-            if terms is not known or number in self._registered:
+            if terms is not known:
                 self.state.instruments[number] = terms
                 self._closes.forget()
                 self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
@@ -269,7 +288,8 @@ class Sequencer:
             return empty_cells(0)
         with self._allotting:
             revised = self._closes.revisions(self.now, self.state.instruments)
-            self.state.instruments.update({instrument.id: instrument for instrument in revised})
+            for instrument in revised:
+                self._apart[instrument.id] = self.state.instruments[instrument.id] = instrument
             made = [instrument.definition(ts_recv=self.now, source=DESK_SOURCE) for instrument in revised]
         self.metrics.add("session_closes_total", len(revised))
         self.metrics.set("session_calendars_unknown", self._closes.unknown)
@@ -323,8 +343,7 @@ class Sequencer:
                 return empty_cells(0)
             self._ids[made.venue, made.symbol] = made.id
             self._next_id = max(self._next_id, made.id + 1)
-            self._registered.add(made.id)
-            self.state.instruments[made.id] = made
+            self._apart[made.id] = self.state.instruments[made.id] = made
             return made.definition(ts_recv=self.now, source=DESK_SOURCE)
 
     def admit_commands(self) -> int:

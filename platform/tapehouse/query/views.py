@@ -102,7 +102,7 @@ class PricesBuilder:
     _NUMBERS = ("last", "last_size", "bid", "bid_size", "ask", "ask_size")
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self._machine = PricesProjection()
+        self._machine = PricesProjection(skip=True)
 
     def take(self, header: FrameHeader, cells: Cells) -> None:
         self._machine.apply(header, cells)
@@ -135,7 +135,7 @@ class SurfaceBuilder:
     }  # fmt: skip
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self._machine = SurfaceProjection()
+        self._machine = SurfaceProjection(skip=True)
 
     def take(self, header: FrameHeader, cells: Cells) -> None:
         self._machine.apply(header, cells)
