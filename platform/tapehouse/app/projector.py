@@ -1,7 +1,8 @@
 """The projector: hosts the four projections of one desk and answers reads from them.
 
-Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
-level `eventual`: they see what has been folded so far, and say how far that is.
+Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Positions, `cash/`
+and `pnl/` are read through a valuation of positions at prices; the two may stand at different places of the tape, and
+say at which. Reads are at the level `eventual`: they see what has been folded so far, and say how far that is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import difflib
 from typing import Any, Protocol
 
+from tapehouse.app.valuation import Valuation
 from tapehouse.book.projection import PricesProjection
 from tapehouse.core.errors import GapError, InvariantError, MissingError, TapehouseError
 from tapehouse.desk.projection import OrdersProjection, PositionsProjection
@@ -21,8 +23,8 @@ NEAREST_MAX = 5  # keys that are offered instead of one that is not there
 CANDIDATES_MAX = 2000  # keys that are compared to find them
 
 
-class Projection(Machine, Protocol):
-    """A machine that readers see as keys and values below its own name."""
+class Reader(Protocol):
+    """What readers see as keys and values below a name."""
 
     def get(self, key: str) -> Any | None:
         """The value under a key, ready for JSON; None where there is none."""
@@ -31,6 +33,10 @@ class Projection(Machine, Protocol):
     def items(self, prefix: str) -> Any:
         """(key, value) of all keys that begin with `prefix`."""
         ...
+
+
+class Projection(Machine, Reader, Protocol):
+    """A machine that is read below its own name."""
 
 
 class Projector:
@@ -51,11 +57,14 @@ class Projector:
             snapshot_cells: Folded by a machine between two of its snapshots.
         """
         self._logs = {"tape": tape, "events": events}
+        prices, positions = PricesProjection(), PositionsProjection()
         machines: dict[str, list[Projection]] = {
-            "tape": [PricesProjection(), SurfaceProjection()],
-            "events": [OrdersProjection(), PositionsProjection()],
+            "tape": [prices, SurfaceProjection()],
+            "events": [OrdersProjection(), positions],
         }
         self._machines = {machine.name: machine for group in machines.values() for machine in group}
+        valuation = Valuation(positions, prices)
+        self._readers: dict[str, Reader] = {**self._machines, **dict.fromkeys(Valuation.names, valuation)}
         self._hosts = {
             source: [
                 Host(machine, self._logs[source], snapshots=snapshots, snapshot_cells=snapshot_cells)
@@ -144,23 +153,23 @@ class Projector:
     def get(self, key: str) -> Any | None:
         """The value under a key such as `positions/strategy/AAPL`; None where there is none."""
         self._require_whole()
-        machine = self._machines.get(key.partition("/")[0])
-        return machine.get(key) if machine is not None else None
+        reader = self._readers.get(key.partition("/")[0])
+        return reader.get(key) if reader is not None else None
 
     def items(self, prefix: str = "") -> list[tuple[str, Any]]:
-        """All keys that begin with `prefix`, machine by machine, with their values."""
+        """All keys that begin with `prefix`, name by name, with their values."""
         self._require_whole()
         found: list[tuple[str, Any]] = []
-        for name, machine in sorted(self._machines.items()):
+        for name, reader in sorted(self._readers.items()):
             own = f"{name}/"
             if prefix.startswith(own) or own.startswith(prefix):
-                found += machine.items(prefix if prefix.startswith(own) else own)
+                found += reader.items(prefix if prefix.startswith(own) else own)
         return found
 
     def nearest(self, key: str) -> list[str]:
         """A few keys like one that is not there."""
         name = key.partition("/")[0]
-        candidates = [found for found, _ in self.items(f"{name}/" if name in self._machines else "")]
+        candidates = [found for found, _ in self.items(f"{name}/" if name in self._readers else "")]
         return difflib.get_close_matches(key, candidates[-CANDIDATES_MAX:], n=NEAREST_MAX, cutoff=0.3)
 
     def position(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from tapehouse.bus import Bus
 from tapehouse.core.errors import UsageError
 from tapehouse.log import Log, SnapshotStore
 
-PREFIXES = ("orders/", "positions/", "prices/", "surface/")
+PREFIXES = ("cash/", "orders/", "pnl/", "positions/", "prices/", "surface/")
 _NEVER = 2**62  # cells between snapshots: a reader writes none
 
 

@@ -11,8 +11,8 @@ from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.desk.ledger import CLOSE_FLAG, POSTED, post_fill
 from tapehouse.desk.ledger_state import (
     LEG_COLUMNS,
+    make_booking,
     make_legs,
-    make_settings,
     restore_ledger,
     snapshot_ledger,
 )
@@ -53,14 +53,14 @@ _BID = int(Side.BID)
 
 @kernel()
 def fold_fills(
-    table: Array, legs: Array, settings: Array, places: Array, contracts: Array, trades: Array, array: Array,
+    table: Array, legs: Array, booking: Array, places: Array, contracts: Array, trades: Array, array: Array,
     start: Int, end: Int, powers: Array,
 ) -> tuple[Int, Int]:  # fmt: skip
     """Fold cells `start` to `end`; return (row, why it stopped there).
 
     Args:
         table: Shape (rows, COLUMNS); legs: (rows, 2, LEG_COLUMNS).
-        settings: Shape (ACCOUNTS_MAX, SETTING_COLUMNS).
+        booking: Shape (ACCOUNTS_MAX, BOOKING_COLUMNS).
         places: Shape (ACCOUNTS_MAX, SYMBOL_IDS_MAX): the row of each account and instrument id, -1 for none.
         contracts: Shape (SYMBOL_IDS_MAX, a desk's INSTRUMENT_COLUMNS): multiplier and money exponent.
         trades: Shape (SYMBOL_IDS_MAX, 2).
@@ -91,7 +91,7 @@ def fold_fills(
             value = contract_value(price, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
             money = table[row]
             status = post_fill(
-                money, legs[row], settings[account], side, price, size, value, fee, flags, contract, powers
+                money, legs[row], booking[account], side, price, size, value, fee, flags, contract, powers
             )
             if status != POSTED:
                 return at, OVERFLOWS
@@ -111,7 +111,7 @@ class Holdings:
     def __init__(self) -> None:
         self.table = np.zeros((_FIRST_ROOM, COLUMNS), np.int64)
         self.legs = make_legs(_FIRST_ROOM)
-        self.settings = make_settings(ACCOUNTS_MAX)
+        self.booking = make_booking(ACCOUNTS_MAX)
         self.places = np.full((ACCOUNTS_MAX, SYMBOL_IDS_MAX), -1, np.int64)
         self.contracts = np.zeros((SYMBOL_IDS_MAX, INSTRUMENT_COLUMNS), np.int64)
         self.contracts[:, MONEY_EXPONENT] = _UNDEFINED_EXPONENT
@@ -155,7 +155,7 @@ class Holdings:
         return pack_sections(
             {
                 "rows": self.table[: self.rows][order][:, _KEPT].astype("<i8").tobytes(),
-                "ledger": snapshot_ledger(self.settings, self.legs[: self.rows][order]),
+                "ledger": snapshot_ledger(self.booking, self.legs[: self.rows][order]),
                 "trades": np.column_stack([traded, self.trades[traded]]).astype("<i8").tobytes(),
             }
         )
@@ -179,6 +179,6 @@ class Holdings:
             raise IntegrityError("a snapshot's positions are told twice, or of no instrument", hint="refold the log")
         self.table[: self.rows, _KEPT] = rows
         restored = np.zeros((self.rows, 2, LEG_COLUMNS), np.int64)
-        restore_ledger(ledger, self.settings, restored)
+        restore_ledger(ledger, self.booking, restored)
         self.legs[: self.rows] = restored
         self.trades[trades[:, 0]] = trades[:, 1:]

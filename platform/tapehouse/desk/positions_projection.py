@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Context
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from tapehouse.desk.ledger_state import (
     MODE,
     MODES,
     SHORT,
-    write_settings,
+    write_booking,
 )
 from tapehouse.desk.money import POWERS
 from tapehouse.desk.names import Names
@@ -111,7 +112,7 @@ class PositionsProjection:
         at, why = start, NEW_PLACE
         while why == NEW_PLACE:
             stopped, why = fold_fills(
-                held.table, held.legs, held.settings, held.places, held.contracts, held.trades, array, at, end, POWERS
+                held.table, held.legs, held.booking, held.places, held.contracts, held.trades, array, at, end, POWERS
             )
             at = int(stopped)
             if why == NEW_PLACE:
@@ -140,8 +141,8 @@ class PositionsProjection:
             account = self._number(event.account)
             if any(self.row(*place)[POSITION] or self._legs(*place)[:, LEG_SIZE].any() for place in self._of(account)):
                 raise DataError("an account was configured that is not flat", subject=event.account)
-            settings = self._holdings.settings[account]
-            write_settings(settings, event.mode, event.method, event.maker_fee_ppm, event.taker_fee_ppm)
+            row = self._holdings.booking[account]
+            write_booking(row, event.mode, event.method, event.maker_fee_ppm, event.taker_fee_ppm)
 
     def _correct(self, event: PositionCorrected, cell: Cells) -> None:
         held, account = self._holdings, self._number(event.account)
@@ -159,7 +160,7 @@ class PositionsProjection:
         size, price = instrument.fixed_size(event.size), instrument.fixed_price(event.price)
         money, street = held.table[row], np.zeros(ACCOUNT_COLUMNS, np.int64)
         status = post_correction(
-            money, held.legs[row], held.settings[account], street, size, price, held.contracts[instrument.id], POWERS
+            money, held.legs[row], held.booking[account], street, size, price, held.contracts[instrument.id], POWERS
         )
         if status != POSTED:
             raise DataError("a correction does not fit 64 bits", subject=event.instrument)
@@ -184,7 +185,7 @@ class PositionsProjection:
 
     def settings(self, account: int) -> tuple[str, str]:
         """An account's mode and method."""
-        row = self._holdings.settings[account]
+        row = self._holdings.booking[account]
         return MODES[row[MODE]], METHODS[row[METHOD]]
 
     def last_fill(self, instrument: int) -> tuple[int, int] | None:
@@ -199,9 +200,18 @@ class PositionsProjection:
         if not legs[:, LEG_SIZE].any():
             return max(position, 0), max(-position, 0), int(position != 0)
         sizes = legs[:, LEG_SIZE]
-        fifo = self._holdings.settings[account, METHOD] == FIFO
+        fifo = self._holdings.booking[account, METHOD] == FIFO
         lots = legs[:, LEG_LOTS].sum() if fifo else np.count_nonzero(sizes)
         return int(sizes[LONG]), int(sizes[SHORT]), int(lots)
+
+    def booked(self) -> set[int]:
+        """The accounts that cash was booked to."""
+        return {account for account in range(ACCOUNTS_MAX) if self._book.of(account)}
+
+    def booked_cash(self, account: int) -> list[tuple[str, Fraction]]:
+        """(currency, amount) of all that was booked to an account beside fills."""
+        found = self._book.of(account).items()
+        return [(code, sum(kinds.values()) * Fraction(10) ** exponent) for (code, exponent), kinds in found]
 
     def _legs(self, account: int, instrument: int) -> npt.NDArray[np.int64]:
         legs: npt.NDArray[np.int64] = self._holdings.legs[self._holdings.places[account, instrument]]
