@@ -90,6 +90,12 @@ def closable(money: Array, legs: Array, booking: Array, side: Int) -> Int:
     return position if position > 0 else 0
 
 
+@kernel(inline=True)
+def close_flag(booking: Array, flags: Int) -> Int:
+    """What of an order's flags its fills carry: CLOSE_FLAG of a hedging account, whose legs hang on it; else nothing."""
+    return flags & CLOSE_FLAG if booking[MODE] == HEDGING else 0
+
+
 @kernel()
 def released_lots(leg: Array, closed: Int) -> Int:
     """The cost of the oldest `closed` of a leg, of which there is as much; a part of a lot releases its share."""

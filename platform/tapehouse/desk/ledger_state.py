@@ -68,10 +68,15 @@ def restore_ledger(data: bytes, booking: Array64, legs: Array64) -> None:
     except ValueError as error:
         raise IntegrityError(f"the ledger of a snapshot is damaged: {error}", hint="refold the log") from error
     places = rows[:, 0]
-    lots = rows[:, 1:].reshape(-1, 2, LEG_COLUMNS)[:, :, LEG_LOTS]
     if len(places) and (places[0] < 0 or places[-1] >= len(flat) or (np.diff(places) <= 0).any()):
         raise IntegrityError("a leg of a snapshot is nobody's", hint="refold the log")
-    if (lots < 0).any() or (lots > LOTS_MAX).any() or (kept[:, [MODE, METHOD]] >> 1).any():
-        raise IntegrityError("a snapshot's lots or settings are impossible", hint="refold the log")
+    check_ledger(kept, rows[:, 1:].reshape(-1, 2, LEG_COLUMNS))
     flat[places] = rows[:, 1:]
     booking[...] = kept
+
+
+def check_ledger(booking: Array64, legs: Array64) -> None:
+    """Raise IntegrityError for what no ledger can have come to: kernels trust these numbers as places."""
+    lots = legs[..., LEG_LOTS]
+    if (lots < 0).any() or (lots > LOTS_MAX).any() or (booking[:, [MODE, METHOD]] >> 1).any():
+        raise IntegrityError("a snapshot's lots or settings are impossible", hint="refold the log")
