@@ -92,7 +92,7 @@ def closable(money: Array, legs: Array, booking: Array, side: Int) -> Int:
 
 @kernel(inline=True)
 def close_flag(booking: Array, flags: Int) -> Int:
-    """What of an order's flags its fills carry: CLOSE_FLAG of a hedging account, whose legs hang on it; else nothing."""
+    """Which of an order's flags its fills carry: CLOSE_FLAG of a hedging account, whose legs hang on it; else none."""
     return flags & CLOSE_FLAG if booking[MODE] == HEDGING else 0
 
 
