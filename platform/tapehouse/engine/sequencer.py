@@ -20,8 +20,16 @@ import numpy.typing as npt
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
-from tapehouse.core.errors import DataError, TapehouseError
+from tapehouse.core.errors import DataError, IntegrityError, TapehouseError
 from tapehouse.core.metrics import Metrics
+from tapehouse.desk.order_frames import (
+    consumed_through,
+    decode_orders,
+    is_order_frame,
+    orders_of,
+    place_orders,
+    refusal,
+)
 from tapehouse.engine.registration import definition_of
 from tapehouse.engine.session_closes import SessionCloses
 from tapehouse.log import Log, Message, Progress, open_frame
@@ -87,6 +95,7 @@ class TapeState:
     declared: dict[str, dict[int, int]] = field(default_factory=dict)  # by ring: the tape's id of a feed's id
     progress: Progress | None = None
     commands_through: int = 0
+    part: tuple[int, int] = (0, 0)  # of a frame of orders that is not whole: its CMDS sequence, its orders so far
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
 
 
@@ -103,8 +112,8 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
         header, cells = open_frame(log.name, message, extent, progress)
         progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
         # From the cells, not from the header: a header's position covers an append whose last frames may be missing.
-        commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
-        state.commands_through = max(state.commands_through, int(cells["sequence"][commands].max(initial=0)))
+        state.commands_through = commands_through(cells, state.commands_through)
+        state.part = _part_of(cells, state)
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
         of_feed = cells["source"] == FEED_SOURCE
         state.feed_cells += int(of_feed.sum())
@@ -124,6 +133,19 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
             state.declared.setdefault(f"{ring:016x}", {})[feed_id] = tape_id
     state.progress = progress
     return state
+
+
+def commands_through(cells: Cells, before: int) -> int:
+    """The CMDS sequence that TAPE has consumed with these cells of it, where it was `before` without them."""
+    return consumed_through(cells, before, DESK_SOURCE)
+
+
+def _part_of(cells: Cells, state: TapeState) -> tuple[int, int]:
+    """The message of which a crash left only a part on TAPE, as far as these cells and those before them tell."""
+    left = orders_of(cells, DESK_SOURCE)["sequence"]
+    left = left[left > state.commands_through]
+    sequence, count = state.part if state.part[0] > state.commands_through else (0, 0)
+    return (int(left[0]), count + len(left)) if len(left) else (sequence, count)
 
 
 class Sequencer:
@@ -320,12 +342,21 @@ class Sequencer:
             timer.cancel()
 
     def command_cells(self, message: Message) -> Cells:
-        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed.
+        """The records of a message of CMDS, stamped with the tape's present time; it counts as consumed.
 
         Before one that registers a new instrument stands its definition: only a sequencer allots ids.
+
+        Raises:
+            IntegrityError: A part of it is on the tape, and more than there is of it.
         """
         self.state.commands_through = message.sequence
         payload = message.payload
+        if is_order_frame(payload):
+            try:
+                return self._order_cells(message.sequence, decode_orders(payload))
+            except DataError as error:
+                payload = refusal(str(error))
+                self.metrics.add("commands_refused_total")
         if len(payload) > PAYLOAD_BYTES_MAX:
             payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
             self.metrics.add("commands_refused_total")
@@ -346,11 +377,25 @@ class Sequencer:
             self._apart[made.id] = self.state.instruments[made.id] = made
             return made.definition(ts_recv=self.now, source=DESK_SOURCE)
 
+    def _order_cells(self, sequence: int, orders: Cells) -> Cells:
+        """A frame of orders as the tape has it; without the orders that a sequencer before put there."""
+        skip = self.state.part[1] if self.state.part[0] == sequence else 0
+        placed = place_orders(orders, sequence=sequence, now=self.now, source=DESK_SOURCE, skip=skip)
+        if not len(placed):
+            raise IntegrityError(
+                f"CMDS has {len(orders) // 2} orders where the tape has the first {skip} of more",
+                subject=self.name,
+                position=f"CMDS sequence {sequence}",
+                hint="CMDS is not the one that this tape was written from: restore both from one backup",
+            )
+        self.metrics.add("orders_total", len(placed) // 2)
+        return placed
+
     def admit_commands(self) -> int:
-        """Give every queued command its place on the tape, now; returns how many."""
+        """Give queued commands their place on the tape, now; returns how many. Those beyond APPEND_CELLS wait."""
         admitted = 0
         self._arrived.clear()
-        while not self._commands.empty():
+        while not self._commands.empty() and self._pending_cells < APPEND_CELLS:
             message = self._commands.get_nowait()
             if message.sequence <= self.state.commands_through:
                 continue
@@ -464,7 +509,8 @@ async def record(
     except TapehouseError:
         await sequencer.flush()
         raise
-    sequencer.admit_commands()
+    while sequencer.admit_commands():
+        await sequencer.flush()
     await sequencer.flush()
 
 

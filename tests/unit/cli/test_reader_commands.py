@@ -36,7 +36,7 @@ ORDER = {"instrument": "AAPL", "side": "buy", "price": "184.50", "size": 100}
             "order.submit: price: Input should be",
         ),
         (("send", "order.submit", json.dumps({**ORDER, "colour": 1})), 4, "order.submit: colour: "),
-        (("send", "order.invent", "{}"), 4, "unknown type 'order.invent' (known: account.kill, "),
+        (("send", "order.invent", "{}"), 4, "unknown type 'order.invent' (known: account.configure, account.kill, "),
         (("send",), 2, "a command has a type and a body (see tapehouse send --list)"),
         (("send", "order.submit"), 2, "the body is missing (see tapehouse send --list)"),
         (("sql",), 2, "a query is missing (see tapehouse sql --help)"),
@@ -79,7 +79,10 @@ def test_the_types_of_commands_are_listed(capsys: pytest.CaptureFixture[str], mo
     said = capsys.readouterr().out
     for name in COMMANDS.names():
         assert f"{name}: " in said
-    assert '"gtc" or "ioc" or "post_only"' in said
+    assert '"gtc" or "day" or "gtd" or "ioc" or "fok", gtc unless said; of a market order ioc' in said
+    assert "no fields: send '{}'" in said
+    assert run(["send", "kill.switch", "--list"]) == 0
+    assert "order.submit" not in capsys.readouterr().out
     assert run(["send", "--list", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(COMMANDS.names())
 
