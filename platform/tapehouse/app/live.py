@@ -255,8 +255,14 @@ async def first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None
 
 
 async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for their end; raises what one of them meets while it ends."""
+    """Cancel tasks and wait for their end; raises what one of them meets while it ends.
+
+    One that had failed before is the end that is under way, or came beside it: it is not told a second time.
+    """
     running = [task for task in tasks if not task.done()]
+    for task in tasks:
+        if task not in running and not task.cancelled():
+            task.exception()
     for task in running:
         task.cancel()
     if running:
