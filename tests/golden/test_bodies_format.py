@@ -53,6 +53,7 @@ COMMAND_EXAMPLES: dict[str, dict[int, Bodies]] = {
         2: [{"order_id": 4096}, {"order_id": 4096, "instrument": "AMZN", "account": "alice"}],
     },
     "order.mass_cancel": {1: [{}, {"account": "alice", "instrument": "AMZN", "side": "sell"}]},
+    "account.open": {1: [{"account": "alice"}]},
     "account.kill": {1: [{"account": "alice"}, {"account": "alice", "on": False}]},
     "account.configure": {1: [{"account": "alice", "mode": "hedging", "method": "fifo", "taker_fee_ppm": 30}]},
     "cash.book": {1: [{"account": "alice", "currency": "USD", "amount": "1000000", "reason": "capital"}]},
