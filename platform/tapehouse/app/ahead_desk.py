@@ -28,13 +28,14 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
+from tapehouse.desk.state import SYMBOL_IDS_MAX
 from tapehouse.engine import ClockSource, GatedEngine, Sequencer, Strategy
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
 from tapehouse.engine.journal import Journal, JournalView, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
 from tapehouse.log.writer import OUTAGE_ATTEMPTS_MAX
-from tapehouse.market import Cause, Cells, Confidence, empty_cells, gap_record
+from tapehouse.market import Cause, Cells, Confidence, Kind, empty_cells, gap_record, records_of
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
 
 DECIDED_CELLS = 1 << 18
@@ -91,6 +92,9 @@ class AheadDesk:
 
     async def tick(self) -> None:
         """Let time pass, though nothing else happens."""
+        self.sequencer.state.now = max(self.sequencer.state.now, self.engine.engine.now)
+        for _, definition in records_of(self.sequencer.session_cells(), Kind.DEFINITION):
+            await self._put(definition)  # one by one: all of a tape's instruments may be more than the ring holds
         await self._put(self.sequencer.clock_cell())
 
     async def _put(self, cells: Cells) -> None:
@@ -218,7 +222,10 @@ async def ahead_desk(
             gated.engine, sequencer, gated.writer, journal, outlets, clock=clock, busy=options.busy,
             metrics=sequencer.metrics,
         )  # fmt: skip
-        engine.add_feed(FeedRing(name="commands", source=DESK_SOURCE, ring=taken))
+        # The desk's own ring has definitions too, and calls instruments as the tape does.
+        engine.add_feed(
+            FeedRing(name="commands", source=DESK_SOURCE, ring=taken), np.arange(SYMBOL_IDS_MAX, dtype=np.uint32)
+        )
         attached = dict(state.attached)
         feeds = _attach_feeds(rings, options, feed_sources(options.feeds, state.feeds), state)
         sequencer.open_epoch(

@@ -212,7 +212,8 @@ class _TapeHost:
                 tasks = await doors.open(out, self._snapshots, patient=patient)
                 tasks.append(asyncio.create_task(doors.serve(platform.bus, partial(self._ready, leadership))))
                 stack.push_async_callback(cancel_all, tasks)
-                for make in _followers(self._tape, logs, await platform.make_snaps(), await platform.parked()):
+                parked = await platform.parked()
+                for make in _followers(self._tape, logs, await platform.make_snaps(), parked, doors.metrics):
                     tasks.append(asyncio.create_task(_follow(make, patient=patient)))
                 self._serving = asyncio.create_task(self._serve(leadership, doors.hooks))
                 try:
@@ -298,13 +299,13 @@ class Beside(Protocol):
         ...
 
 
-def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log) -> list[Callable[[], Beside]]:
+def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log, metrics: Metrics) -> list[Callable[[], Beside]]:
     """What makes each anew: keepers of the tape's books and of the projections of either log, copies of the parked."""
     return [
         lambda: BookKeeper(logs.tape, snaps),
         lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
         lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
-        lambda: ParkedStream(tape, logs.tape, logs.events, parked),
+        lambda: ParkedStream(tape, logs.tape, logs.events, parked, metrics=metrics),
     ]
 
 

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "parked replay": ("cmd_parked:replay", "Have the desk decide parked commands again."),
     "parked drop": ("cmd_parked:drop", "Have the desk forget parked commands."),
     "out": ("cmd_out:out", "The events of a desk as JSON, as the stream OUT has them for any language."),
+    "send-orders": ("cmd_send_orders:send_orders", "Send a file of orders, many to a message."),
     "replay": ("cmd_replay:replay", "A recorded tape at any speed into a strategy."),
     "prove": ("cmd_prove:prove", "Digests of several paths side by side; exit 1 where they differ."),
     "book": ("cmd_book:book", "An order book at any moment of a tape."),

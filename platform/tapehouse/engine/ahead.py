@@ -326,7 +326,9 @@ class AheadEngine:
             raise DataError(
                 f"a feed may not say a record of kind {int(cells['kind'][0])}", subject=feed.name, hint="mend the feed"
             )
-        table = self._sequencer.define(tuple(feed.declared.values()))
+        table = self._sequencer.define_after(self.engine.instruments, tuple(feed.declared.values()))
+        if table is None:
+            return  # The feed keeps its definitions until what a command or calendar defined has come to the tape.
         self._note_ids(at, table)
         self._sequencer.note_declared(
             feed.key.declared, {number: int(table[number]) for number in feed.declared}, source=feed.source

@@ -114,7 +114,7 @@ def _take(control: Array, feeds: Array, maps: Array, feed: Int) -> tuple[Int, In
             why = _JOURNAL_FULL
             break
         instrument = small & _LOW
-        if instrument != 0:
+        if instrument != 0 and origin != _DESK:
             if instrument >= SYMBOL_IDS_MAX or maps[feed, instrument] == 0:
                 why = UNDECLARED
                 break

@@ -27,6 +27,7 @@ from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
 from tapehouse.desk import state as desk_state
+from tapehouse.desk.bulk import ACCOUNTS, restore_bulk, snapshot_bulk
 from tapehouse.desk.state import (
     COUNTERS,
     INDEX,
@@ -262,6 +263,7 @@ class Engine:
             self.write(record, decided=False)
         elif kind == Kind.COMMAND:
             self._commands.handle(record)
+            self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
             if self._desk.counters[OVERFLOWS]:
                 raise _overflow(f"cell {ordinal}")
 
@@ -386,6 +388,7 @@ class Engine:
         fed = np.flatnonzero(routes.sources)
         sections = {
             "books": snapshot_books(self._books),
+            "bulk": snapshot_bulk(self._routes.bulk),
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
             "decisions": self._decisions.state(),
@@ -460,6 +463,8 @@ class Engine:
         self._desk = desk_state.restore(sections["desk"])
         self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
+        self._routes = self._routes._replace(bulk=restore_bulk(sections["bulk"]))
+        self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
         self._decisions = DigestChain.from_state(sections["decisions"])
         self._memory = np.frombuffer(sections["memory"], np.int64).reshape(MEMORY_WORDS).copy()
         at = 0

@@ -11,16 +11,25 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
-from tapehouse.core.errors import DataError, GapError, TapehouseError
+from tapehouse.core.errors import DataError, GapError, IntegrityError, TapehouseError
 from tapehouse.core.metrics import Metrics
+from tapehouse.desk.order_frames import (
+    consumed_through,
+    decode_orders,
+    is_order_frame,
+    orders_of,
+    place_orders,
+    refusal,
+)
 from tapehouse.engine.registration import definition_of
 from tapehouse.engine.session_closes import SessionCloses
 from tapehouse.log import FrameHeader, Log, Message, Progress, open_frame
@@ -86,6 +95,7 @@ class TapeState:
     declared: dict[str, dict[int, int]] = field(default_factory=dict)  # by ring: the tape's id of a feed's id
     progress: Progress | None = None
     commands_through: int = 0
+    part: tuple[int, int] = (0, 0)  # of a frame of orders that is not whole: its CMDS sequence, its orders so far
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
 
 
@@ -131,8 +141,8 @@ class TapeFold:
                 position=f"sequence {message.sequence}",
             )
         # From the cells, not from the header: a header's position covers an append whose last frames may be missing.
-        commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
-        state.commands_through = max(state.commands_through, int(cells["sequence"][commands].max(initial=0)))
+        state.commands_through = commands_through(cells, state.commands_through)
+        state.part = _part_of(cells, state)
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
         of_feed = cells["source"] == FEED_SOURCE
         state.feed_cells += int(of_feed.sum())
@@ -156,6 +166,19 @@ class TapeFold:
 async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
     """Fold a whole tape into what its next sequencer must know; `chain_feed` as in `TapeFold`."""
     return await TapeFold(log, chain_feed=chain_feed).catch_up()
+
+
+def commands_through(cells: Cells, before: int) -> int:
+    """The CMDS sequence that TAPE has consumed with these cells of it, where it was `before` without them."""
+    return consumed_through(cells, before, DESK_SOURCE)
+
+
+def _part_of(cells: Cells, state: TapeState) -> tuple[int, int]:
+    """The message of which a crash left only a part on TAPE, as far as these cells and those before them tell."""
+    left = orders_of(cells, DESK_SOURCE)["sequence"]
+    left = left[left > state.commands_through]
+    sequence, count = state.part if state.part[0] > state.commands_through else (0, 0)
+    return (int(left[0]), count + len(left)) if len(left) else (sequence, count)
 
 
 class Sequencer:
@@ -188,7 +211,7 @@ class Sequencer:
         self._ids = {(i.venue, i.symbol): i.id for i in state.instruments.values()}
         self._next_id = max(state.instruments, default=0) + 1
         self._allotting = threading.Lock()  # in `ahead` mode feeds are heard in another thread than commands
-        self._registered: set[int] = set()  # instruments whose definition a command brought: it may still be on its way
+        self._apart: dict[int, Instrument] = {}  # given out by `command_cells` and `session_cells`, not made pending
         self._closes = SessionCloses()
         self._commands: asyncio.Queue[Message] = asyncio.Queue(COMMANDS_QUEUED_MAX)
         self._arrived = asyncio.Event()
@@ -259,7 +282,25 @@ class Sequencer:
         with self._allotting:
             return self._define(instruments)
 
-    def _define(self, instruments: tuple[Instrument, ...]) -> np.ndarray:
+    def define_after(
+        self, taped: Mapping[int, Instrument], instruments: tuple[Instrument, ...]
+    ) -> npt.NDArray[np.uint32] | None:
+        """As `define`; None while a definition that was given out apart is not among those on the tape.
+
+        In `ahead` mode those go through a ring, and what a feed declares would overtake them.
+
+        Args:
+            taped: The instruments that the tape has, by id.
+        """
+        with self._allotting:
+            for made in list(self._apart.values()):
+                there = taped.get(made.id)
+                if there is None or there.revision < made.revision:
+                    return None
+                del self._apart[made.id]
+            return self._define(instruments)
+
+    def _define(self, instruments: tuple[Instrument, ...]) -> npt.NDArray[np.uint32]:
         table = np.zeros(max((i.id for i in instruments), default=0) + 1, np.uint32)
         for instrument in sorted(instruments, key=lambda i: i.underlying != 0):  # what others derive from comes first
             key = (instrument.venue, instrument.symbol)
@@ -279,7 +320,7 @@ class Sequencer:
                     subject=instrument.symbol,
                     hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
-            if terms is not known or number in self._registered:
+            if terms is not known:
                 self.state.instruments[number] = terms
                 self._closes.forget()
                 self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
@@ -317,7 +358,8 @@ class Sequencer:
             return empty_cells(0)
         with self._allotting:
             revised = self._closes.revisions(self.now, self.state.instruments)
-            self.state.instruments.update({instrument.id: instrument for instrument in revised})
+            for instrument in revised:
+                self._apart[instrument.id] = self.state.instruments[instrument.id] = instrument
             made = [instrument.definition(ts_recv=self.now, source=DESK_SOURCE) for instrument in revised]
         self.metrics.add("session_closes_total", len(revised))
         self.metrics.set("session_calendars_unknown", self._closes.unknown)
@@ -348,12 +390,21 @@ class Sequencer:
             timer.cancel()
 
     def command_cells(self, message: Message) -> Cells:
-        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed.
+        """The records of a message of CMDS, stamped with the tape's present time; it counts as consumed.
 
         Before one that registers a new instrument stands its definition: only a sequencer allots ids.
+
+        Raises:
+            IntegrityError: A part of it is on the tape, and more than there is of it.
         """
         self.state.commands_through = message.sequence
         payload = message.payload
+        if is_order_frame(payload):
+            try:
+                return self._order_cells(message.sequence, decode_orders(payload))
+            except DataError as error:
+                payload = refusal(str(error))
+                self.metrics.add("commands_refused_total")
         if len(payload) > PAYLOAD_BYTES_MAX:
             payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
             self.metrics.add("commands_refused_total")
@@ -371,15 +422,28 @@ class Sequencer:
                 return empty_cells(0)
             self._ids[made.venue, made.symbol] = made.id
             self._next_id = max(self._next_id, made.id + 1)
-            self._registered.add(made.id)
-            self.state.instruments[made.id] = made
+            self._apart[made.id] = self.state.instruments[made.id] = made
             return made.definition(ts_recv=self.now, source=DESK_SOURCE)
 
+    def _order_cells(self, sequence: int, orders: Cells) -> Cells:
+        """A frame of orders as the tape has it; without the orders that a sequencer before put there."""
+        skip = self.state.part[1] if self.state.part[0] == sequence else 0
+        placed = place_orders(orders, sequence=sequence, now=self.now, source=DESK_SOURCE, skip=skip)
+        if not len(placed):
+            raise IntegrityError(
+                f"CMDS has {len(orders) // 2} orders where the tape has the first {skip} of more",
+                subject=self.name,
+                position=f"CMDS sequence {sequence}",
+                hint="CMDS is not the one that this tape was written from: restore both from one backup",
+            )
+        self.metrics.add("orders_total", len(placed) // 2)
+        return placed
+
     def admit_commands(self) -> int:
-        """Give every queued command its place on the tape, now; returns how many."""
+        """Give queued commands their place on the tape, now; returns how many. Those beyond APPEND_CELLS wait."""
         admitted = 0
         self._arrived.clear()
-        while not self._commands.empty():
+        while not self._commands.empty() and self._pending_cells < APPEND_CELLS:
             message = self._commands.get_nowait()
             if message.sequence <= self.state.commands_through:
                 continue
@@ -493,7 +557,8 @@ async def record(
     except TapehouseError:
         await sequencer.flush()
         raise
-    sequencer.admit_commands()
+    while sequencer.admit_commands():
+        await sequencer.flush()
     await sequencer.flush()
 
 
