@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from typing import Any, Literal, Protocol
 
 from tapehouse.book.projection import PricesProjection
@@ -32,9 +31,9 @@ class Projection(Machine, Protocol):
 
 # A new projection is one more class here; its name is the first part of its keys, and names its snapshots.
 _MACHINES: dict[Source, dict[str, Callable[[], Projection]]] = {
-    "tape": {  # Where a record cannot be applied they go on: whether anybody halts there the desk decides.
-        PricesProjection.name: partial(PricesProjection, skip=True),
-        SurfaceProjection.name: partial(SurfaceProjection, skip=True),
+    "tape": {
+        PricesProjection.name: lambda: PricesProjection(skip=True),  # Whether anybody halts there the desk decides.
+        SurfaceProjection.name: lambda: SurfaceProjection(skip=True),
     },
     "events": {OrdersProjection.name: OrdersProjection, PositionsProjection.name: PositionsProjection},
 }

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("cmd_up:down", "Stop the embedded cluster."),
     "status": ("cmd_up:status", "Brokers, durability profile, streams, leaders and positions."),
     "host": ("cmd_host:host", "Run sequencer, engine and projections of one tape until stopped."),
+    "handover": ("cmd_handover:handover", "Have a tape's leader hand over to a waiting standby."),
     "record": ("cmd_record:record", "Put a market-data file onto a tape of its own, the strategy beside it."),
     "drain": ("cmd_drain:drain", "The sidecar alone: a journal to its tape, or any process's ring to files."),
     "gaps": ("cmd_gaps:gaps", "Spans of missing market data: when, why, how much, and how it was made good."),
