@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -16,14 +17,18 @@ from tapehouse.app import kv_service
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.kv_service import KvService, NotServedError, ask_digests, ask_get, ask_items, serve_kv
 from tapehouse.app.live import Logs, serve
+from tapehouse.app.parked_stream import ParkedStream
+from tapehouse.app.past import read_state_at
 from tapehouse.app.projector import Projector
 from tapehouse.bus import Cluster
 from tapehouse.cli.main import run
 from tapehouse.client import AsyncClient, connect
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
-from tapehouse.log import FrameWriter, MemorySnapshots
+from tapehouse.desk.commands import COMMANDS
+from tapehouse.log import Envelope, FrameWriter, MemorySnapshots
 from tapehouse.market import Cause, Confidence, gap_record
+from tapehouse.query.books import Moment
 from tapehouse.strategies.maker import maker
 from tests.support.clusters import unique
 from tests.support.desk_day import START, make_day, split
@@ -261,3 +266,93 @@ async def test_the_command_send(recorded: Recorded, capsys: pytest.CaptureFixtur
     )
     assert code == 3
     assert "is a host running?" in noted
+
+
+async def test_the_commands_parked(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A desk parks what it cannot understand; an upgraded one decides it; PARKED has the bytes."""
+    name, platform = recorded.name, recorded.platform
+    tape, events = await platform.tape(name), await platform.events(name)
+    commands, parked = await platform.commands(name), await platform.parked()
+    entry, ready = COMMANDS._types["account.kill"], asyncio.Event()
+    newer = Envelope(
+        id="newer", type="account.kill", version=entry.version + 1, client="al", number=1, correlation="newer", time=1,
+        body={"account": "al"},
+    ).encode()  # fmt: skip
+    for payload in (b"\xff\x00", newer):
+        await commands.append(payload, expected_last=None, subject=f"cmd.v1.{name}.any.thing")
+    logs = Logs(tape=tape, events=events, commands=commands)
+    desk = asyncio.create_task(serve(logs, strategy=maker(interval_ms=20), clock=SystemClock(), on_ready=ready.set))
+    try:
+        async with asyncio.timeout(120):
+            await ready.wait()
+        patient = ("--timeout", "60")
+        assert (await recorded.command_line(capsys, "send", "desk.ping", "{}", *patient))[0] == 0
+        rows = json.loads((await recorded.command_line(capsys, "parked", "list", "--json"))[1])
+        garbage, early = (str(row["position"]) for row in rows)
+        assert [row["type"] for row in rows] == [None, "account.kill"]
+        assert "ff00" in (await recorded.command_line(capsys, "parked", "show", garbage))[1]
+        code, said, _ = await recorded.command_line(capsys, "parked", "replay", early, *patient)
+        assert code == 1
+        assert "is newer than" in said
+        monkeypatch.setitem(entry.upcasters, entry.version, lambda body: body)
+        monkeypatch.setattr(entry, "version", entry.version + 1)
+        code, said, _ = await recorded.command_line(capsys, "parked", "replay", early, *patient)
+        assert code == 0
+        assert f"{early}: accepted: decided again, accepted" in said
+        assert (await recorded.command_line(capsys, "parked", "drop", "--all", *patient))[0] == 0
+        assert "1 dropped, 1 replayed" in (await recorded.command_line(capsys, "parked", "list", "--all"))[1]
+    finally:
+        desk.cancel()
+        with suppress(asyncio.CancelledError):
+            await desk
+    for _ in range(2):  # The second finds all of it there.
+        await ParkedStream(name, tape, events, parked).run()
+    told = [json.loads(message.payload) async for message in parked.read(1) if message.subject.endswith(f".{name}")]
+    assert [base64.b64decode(each["data"]) for each in told] == [b"\xff\x00", newer]
+
+
+async def test_the_past_of_a_projection_is_read_from_a_broker(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without snapshots, and with: the same answers as in memory, and what a user sees of them."""
+    tape, events = await recorded.platform.tape(recorded.name), await recorded.platform.events(recorded.name)
+    end = await read_state_at(tape, events, None, name=recorded.name)
+    cells = end.positions["tape"].next_ordinal
+    when = (
+        await read_state_at(tape, events, None, name=recorded.name, moment=Moment(ordinal=cells * 9 // 10))
+    ).positions
+    at = ("--at", str(when["tape"].ts_ns))
+    code, alone, noted = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+    assert code == 0
+    assert "positions from an empty state" in noted
+    code, said, _ = await recorded.command_line(capsys, "kv", "build", "--cells", "100", "--json")
+    kept = json.loads(said)
+    assert code == 0
+    assert min(kept[source]["messages"] for source in ("tape", "events")) >= 4
+    code, said, _ = await recorded.command_line(capsys, "kv", "build", "--cells", "100")
+    assert code == 0
+    assert f"{recorded.name}: events" in said
+    code, quick, noted = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+    assert (code, quick) == (0, alone)
+    assert "positions from the snapshot at cell" in noted
+    snaps = await recorded.platform.snaps()
+    for ordinal in range(cells // 7, cells, cells // 7):
+        moment = Moment(ordinal=ordinal)
+        states = [await read_state_at(tape, events, some, name=recorded.name, moment=moment) for some in (snaps, None)]
+        assert states[0].digests() == states[1].digests()
+    assert None not in states[0].snapshots.values()
+    async with await serve_kv(recorded.platform.bus, recorded.name, await recorded.projector()):
+        code, served, _ = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+        assert (code, served) == (0, alone)  # A host that serves the present is not asked for the past.
+    for arguments, problem in (
+        (("--at", "2001-01-01T00:00:00Z"), "the tape begins after 2001-01-01T00:00:00"),
+        (("--at-ordinal", str(cells)), f"the tape has not come to cell {cells} (its cells are 0 to {cells - 1})"),
+        (("--at", "yesterday"), "yesterday"),
+        (("--at", "5", "--at-ordinal", "5"), "a time or an ordinal, not both"),
+    ):
+        code, said, noted = await recorded.command_line(capsys, "kv", "get", "orders/", *arguments)
+        assert (code in (2, 3), said) == (True, "")
+        assert problem in noted
+        assert noted.count("\n") == 1

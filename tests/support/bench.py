@@ -99,7 +99,7 @@ class EngineBench:
         return self.send_bytes(envelope.encode(), envelope.id, envelope.correlation)
 
     def send_bytes(self, payload: bytes, causation: str, correlation: str) -> dict[str, Any]:
-        """Send any bytes as a command; returns the body of the outcome, but for what it says of input and position."""
+        """Send any bytes as a command; the body of its outcome, without where it was decided and what it answers."""
         made = pack_payload(Kind.COMMAND, payload, ts_event=0, ts_recv=0, sequence=self.commands)
         self.outputs = self.feed(made)
         answers = [event for event in events_in(self.outputs) if event["type"] == "command.outcome"]

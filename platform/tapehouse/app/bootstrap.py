@@ -18,6 +18,7 @@ from tapehouse.bus import (
     cmds_spec,
     connect,
     events_spec,
+    out_spec,
     parked_spec,
     snaps_spec,
     tape_spec,
@@ -96,6 +97,10 @@ class Platform:
         """SNAPS, made where it is not there."""
         await self._open(snaps_spec(), True)
         return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def out(self, *, create: bool = False) -> JetStreamLog:
+        """OUT, the events of all tapes as JSON."""
+        return await self._open(out_spec(), create)
 
     async def _open(self, spec: StreamSpec, create: bool) -> JetStreamLog:
         if create:

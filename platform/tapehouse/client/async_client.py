@@ -12,12 +12,14 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from tapehouse.app.past import StateAt, read_state_at
+from tapehouse.app.projections import check_projections
 from tapehouse.bus import Bus
 from tapehouse.client.commands import Outcome, make_command, send_command
 from tapehouse.client.listener import Listener
 from tapehouse.client.order_rows import Row, account_names, order_cells, rows_of, write_accounts
 from tapehouse.client.orders import OrderOutcome, Progress, bulk_client, send_frames
-from tapehouse.client.reading import Reading, read_folded, read_served
+from tapehouse.client.reading import Reading, read_folded, read_past, read_served
 from tapehouse.core import Clock, SystemClock, parse_time_ns
 from tapehouse.core.errors import DataError, MissingError
 from tapehouse.core.ids import check_name
@@ -298,19 +300,28 @@ class AsyncClient:
             MissingError: The tape has no such instrument by then (the nearest are named), or begins later.
             UsageError: The tape has not come to that cell.
         """
-        moment = Moment(time=None if at is None else parse_time_ns(at), ordinal=at_ordinal)
+        moment = _moment(at, at_ordinal)
         return await read_book_at(await self._platform.tape(tape), await self._platform.snaps(), symbol, moment=moment)
 
-    async def kv(self, key: str, *, tape: str = "main") -> Any:
+    async def kv(self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main") -> Any:
         """A projection's value under a key such as `positions/strategy/AAPL`; below a prefix that ends with `/`, all.
+
+        Args:
+            at, at_ordinal: As it was then, see `state_at`; now by default.
 
         Raises:
             MissingError: There is no such key; the nearest are offered.
         """
-        return (await self.read(key, tape=tape)).value
+        return (await self.read(key, at=at, at_ordinal=at_ordinal, tape=tape)).value
 
-    async def read(self, key: str, *, tape: str = "main") -> Reading:
-        """As `kv`, and whether a running host answered."""
+    async def read(
+        self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main"
+    ) -> Reading:
+        """As `kv`, and whether a running host answered; of the past also how it was found."""
+        moment = _moment(at, at_ordinal)
+        if moment is not None:
+            log, events, snaps = await self._past(tape)
+            return await read_past(log, events, snaps, key, name=tape, moment=moment)
         if self._platform.bus is not None:
             served = await read_served(self._platform.bus, tape, key)
             if served is not None:
@@ -321,6 +332,39 @@ class AsyncClient:
             await self._platform.snapshots(tape),
             key,
         )
+
+    async def state_at(
+        self,
+        at: Time | None = None,
+        *,
+        at_ordinal: int | None = None,
+        projections: Iterable[str] | None = None,
+        tape: str = "main",
+    ) -> StateAt:
+        """All projections of a desk as they were: `get` and `items` by key, the positions in the logs, the digests.
+
+        Args:
+            at: ISO 8601 with a zone, integer ns or an aware datetime: after the last record with an engine time at or
+                before it, and all decisions on the records up to there; the end of the tape by default.
+            at_ordinal: Instead: after the record of the tape that holds this cell, and all decisions on it.
+            projections: Only these, such as `positions`; all by default.
+
+        Raises:
+            UsageError: The tape has not come so far, or a projection's name is unknown.
+            MissingError: The tape begins later; its range is named.
+        """
+        check_projections(projections)
+        log, events, snaps = await self._past(tape)
+        moment = _moment(at, at_ordinal)
+        return await read_state_at(log, events, snaps, name=tape, moment=moment, names=projections)
+
+    async def _past(self, tape: str) -> tuple[Log, Log | None, Snaps | None]:
+        log = await self._platform.tape(tape)
+        try:
+            events: Log | None = await self._platform.events(tape)
+        except MissingError:
+            events = None  # A tape that was recorded without a desk has prices all the same.
+        return log, events, await self._platform.snaps()
 
     async def _desk(self, tape: str) -> tuple[Log, Listener]:
         """Where a tape's commands go, and who hears of their outcomes: one reader for all of them."""
@@ -346,3 +390,7 @@ class AsyncClient:
 
 def _time(time: Time | None) -> int | None:
     return None if time is None else parse_time_ns(time)
+
+
+def _moment(at: Time | None, at_ordinal: int | None) -> Moment | None:
+    return None if at is None and at_ordinal is None else Moment(time=_time(at), ordinal=at_ordinal)

@@ -24,17 +24,17 @@ class Outcome:
     """What became of a command.
 
     Args:
-        outcome: `accepted`, `rejected`, `repeated` (its number was seen before), `expired` (too old to know), or
-            `parked` (the desk cannot read it, and keeps it).
+        outcome: `accepted`, `rejected`, `parked` (the desk could not understand it, and kept it), `repeated` (its
+            number was seen before), or `expired` (too old to know).
         reason: Why it was rejected or parked.
         order_id: Of the order concerned, 0 where there is none.
         position: The tape's ordinal at which it was decided.
         first: Of a repeated command: its first outcome.
-        tag: The command's own words.
-        count: Orders that it cancelled.
-        instrument: The tape's number of the instrument that it registered.
-        input: The sequence in CMDS that this answers: of a command that is in CMDS twice, either.
-        number: The command's, of its client.
+        input: The sequence in CMDS that the desk answered, 0 where an older desk did not say.
+        number: The command's number, of its client.
+        tag: The order's own words.
+        count: Orders that were cancelled.
+        instrument: The tape's number of an instrument that was registered.
         command_id: The envelope's id.
         sequence: The command's sequence in CMDS.
     """
@@ -44,11 +44,11 @@ class Outcome:
     order_id: int = 0
     position: int = 0
     first: str = ""
+    input: int = 0
+    number: int = 0
     tag: str = ""
     count: int = 0
     instrument: int = 0
-    input: int = 0
-    number: int = 0
     command_id: str = ""
     sequence: int = 0
 

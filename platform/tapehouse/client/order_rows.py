@@ -132,7 +132,10 @@ def _instrument(symbol: str, symbols: dict[str, list[Instrument]]) -> Instrument
             hint=f"say which: {', '.join(f'{symbol}@{instrument.id}' for instrument in found)}",
         )
     if not found:
-        known = ", ".join([name for name in symbols if "@" not in name][:10]) or "none yet"
+        known = (
+            ", ".join([name for name in symbols if "@" not in name][:10])
+            or "none, until a host has decided on this tape"
+        )
         raise MissingError(f"the desk knows no instrument {symbol!r}", hint=f"known: {known}")
     return found[0]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.core.pools import Pool
-from tapehouse.desk.ledger_state import make_legs, make_settings, restore_ledger, snapshot_ledger
+from tapehouse.desk.ledger_state import make_booking, make_legs, restore_ledger, snapshot_ledger
 from tapehouse.desk.money import SCALE_MAX, rescale_exponent
 from tapehouse.market import Instrument
 
@@ -65,7 +65,7 @@ class Desk(NamedTuple):
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,)
     legs: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, 2, LEG_COLUMNS): see ledger_state.py
-    settings: Array64  # (ACCOUNTS_MAX, SETTING_COLUMNS): how each account's fills are booked
+    booking: Array64  # (ACCOUNTS_MAX, BOOKING_COLUMNS): how each account's fills are booked
     settled: Array64  # (INSTRUMENTS_MAX,): 1 where no queue ahead is known to be longer than its level; no state
 
 
@@ -85,7 +85,7 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=np.zeros(COUNTERS, np.int64),
         legs=make_legs(ACCOUNTS_MAX, INSTRUMENTS_MAX),
-        settings=make_settings(ACCOUNTS_MAX),
+        booking=make_booking(ACCOUNTS_MAX),
         settled=np.zeros(INSTRUMENTS_MAX, np.int64),
     )
 
@@ -156,7 +156,7 @@ def snapshot(desk: Desk) -> bytes:
         count = int(desk.working_count[slot])
         if count:
             parts.append(desk.orders[desk.working[slot, :count]].tobytes())
-    parts.append(snapshot_ledger(desk.settings, desk.legs))
+    parts.append(snapshot_ledger(desk.booking, desk.legs))
     return b"".join(parts)
 
 
@@ -177,7 +177,7 @@ def restore(data: bytes) -> Desk:
     if len(data) < end:
         raise IntegrityError("a desk snapshot's orders do not match their count", hint="refold the log")
     rows = np.frombuffer(data[at:end], np.int64)
-    restore_ledger(data[end:], desk.settings, desk.legs)
+    restore_ledger(data[end:], desk.booking, desk.legs)
     desk.orders[:total] = rows.reshape(total, ORDER_COLUMNS)
     taken = 0
     for slot in range(INSTRUMENTS_MAX):

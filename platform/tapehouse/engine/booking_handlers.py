@@ -27,7 +27,7 @@ def configure_account(desk: CommandDesk, command: ConfigureAccount, envelope: En
     """Set how an account's fills are booked; what the command does not give stays."""
     state = desk.engine.desk
     account = desk.account(command.account, envelope)
-    row = state.settings[account].tolist()
+    row = state.booking[account].tolist()
     booking: Body = {
         "mode": MODES[row[MODE]],
         "method": METHODS[row[METHOD]],

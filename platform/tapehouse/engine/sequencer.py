@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
-from tapehouse.core.errors import DataError, IntegrityError, TapehouseError
+from tapehouse.core.errors import DataError, GapError, IntegrityError, TapehouseError
 from tapehouse.core.metrics import Metrics
 from tapehouse.desk.order_frames import (
     consumed_through,
@@ -32,7 +32,7 @@ from tapehouse.desk.order_frames import (
 )
 from tapehouse.engine.registration import definition_of
 from tapehouse.engine.session_closes import SessionCloses
-from tapehouse.log import Log, Message, Progress, open_frame
+from tapehouse.log import FrameHeader, Log, Message, Progress, open_frame
 from tapehouse.market import (
     CELL_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -99,25 +99,54 @@ class TapeState:
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
 
 
-async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
-    """Fold a whole tape into what its next sequencer must know.
+class TapeFold:
+    """Folds a tape, as far as it is there and as it grows, into what its next sequencer must know."""
 
-    Args:
-        chain_feed: Chain the feed's cells too, for one who goes on with a feed and must know that it is the same.
-    """
-    state = TapeState()
-    extent = await log.extent()
-    progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
-    async for message in log.read(extent.first):
-        header, cells = open_frame(log.name, message, extent, progress)
-        progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
+    def __init__(self, log: Log, *, chain_feed: bool = False) -> None:
+        """`chain_feed`: chain the feed's cells too, for one who goes on with a feed and must know it again."""
+        self.state = TapeState()
+        self._log = log
+        self._chain_feed = chain_feed
+
+    @property
+    def sequence(self) -> int:
+        """The last sequence that was folded; 0 before the first."""
+        return self.state.progress.sequence if self.state.progress else 0
+
+    async def catch_up(self) -> TapeState:
+        """Fold what the tape holds beyond what was folded."""
+        extent = await self._log.extent()
+        progress = self.state.progress
+        if progress is None:
+            progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
+        self.state.progress = progress
+        async for message in self._log.read(progress.sequence + 1):
+            header, cells = open_frame(self._log.name, message, extent, self.state.progress)
+            self.take(message, header, cells)
+        return self.state
+
+    def take(self, message: Message, header: FrameHeader, cells: Cells) -> None:
+        """Fold a frame that somebody else has opened; one that was folded before is passed over.
+
+        Raises:
+            GapError: One before it was not folded.
+        """
+        state = self.state
+        if message.sequence <= self.sequence:
+            return
+        if state.progress is not None and message.sequence != self.sequence + 1:
+            raise GapError(
+                f"sequence {self.sequence + 1} was not folded",
+                subject=self._log.name,
+                position=f"sequence {message.sequence}",
+            )
         # From the cells, not from the header: a header's position covers an append whose last frames may be missing.
         state.commands_through = commands_through(cells, state.commands_through)
         state.part = _part_of(cells, state)
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
         of_feed = cells["source"] == FEED_SOURCE
         state.feed_cells += int(of_feed.sum())
-        if chain_feed:
+        if self._chain_feed:
             state.feed_chain.update(cells[of_feed].tobytes())
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
@@ -131,8 +160,12 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
         declared = cells[(cells["kind"] == Kind.RAW) & (cells["source"] == DESK_SOURCE) & (cells["cells"] > 0)]
         for ring, feed_id, tape_id in declared[["sequence", "order_id", "instrument"]].tolist():
             state.declared.setdefault(f"{ring:016x}", {})[feed_id] = tape_id
-    state.progress = progress
-    return state
+        state.progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
+
+
+async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
+    """Fold a whole tape into what its next sequencer must know; `chain_feed` as in `TapeFold`."""
+    return await TapeFold(log, chain_feed=chain_feed).catch_up()
 
 
 def commands_through(cells: Cells, before: int) -> int:
@@ -197,17 +230,30 @@ class Sequencer:
             self.state.now = max(self.state.now, self._clock.time_ns())
         return self.state.now
 
-    async def begin(self, *, feed: str = "") -> None:
+    async def begin(self, *, feed: str = "", leader: dict[str, object] | None = None) -> None:
         """Take over in `gated` mode: append the EPOCH record under the fence.
+
+        Args: As `open_epoch`.
 
         Raises:
             ConflictError: Another sequencer took over meanwhile.
         """
-        self.open_epoch(feed=feed)
+        self.open_epoch(feed=feed, leader=leader)
         await self.flush()
 
-    def open_epoch(self, *, feed: str = "", mode: str = "gated", feeds: dict[str, FeedKey] | None = None) -> None:
-        """Make the EPOCH record pending: everything after it was written by this life, in this mode."""
+    def open_epoch(
+        self,
+        *,
+        feed: str = "",
+        mode: str = "gated",
+        feeds: dict[str, FeedKey] | None = None,
+        leader: dict[str, object] | None = None,
+    ) -> None:
+        """Make the EPOCH record pending: everything after it was written by this life, in this mode.
+
+        Args:
+            leader: Who took over under which generation of the tape's lease, and how; nobody decides by it.
+        """
         body: dict[str, object] = {
             "type": "epoch",
             "version": 1,
@@ -217,6 +263,8 @@ class Sequencer:
             "epoch": self._writer.epoch,
             "feed": feed,
         }
+        if leader:
+            body["leader"] = leader
         if feeds:
             body["feeds"] = {name: asdict(key) for name, key in feeds.items()}
         payload = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
@@ -562,6 +610,7 @@ def _other_feed(sequencer: Sequencer, cells: int) -> DataError:
 __all__ = [
     "ClockSource",
     "Sequencer",
+    "TapeFold",
     "TapeState",
     "TapeWriter",
     "catch_up",

@@ -42,7 +42,7 @@ ORDER = {"instrument": "AAPL", "side": "buy", "price": "184.50", "size": 100}
         (("sql",), 2, "a query is missing (see tapehouse sql --help)"),
         (("send", "order.submit", json.dumps(ORDER), "--number", "3"), 2, "--number says nothing without --client"),
         (("send", "order.submit", json.dumps(ORDER), "--client", "c" * 65), 4, "client: String should have at most 64"),
-        (("kv", "get", "position/x"), 2, "no projection has the key 'position/x' (keys begin with orders/"),
+        (("kv", "get", "position/x"), 2, "no projection has the key 'position/x' (keys begin with cash/"),
         (("sql", "SELECT 1", "--csv", "--json"), 2, "CSV or JSON, not both"),
         (("sql", "SELECT 1", "--limit", "-1"), 2, "a limit of -1 rows"),
         (("sql", "--limit", "-1", "SELECT 1"), 2, "a limit of -1 rows"),
