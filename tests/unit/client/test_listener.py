@@ -145,7 +145,7 @@ async def test_what_has_no_id_can_be_asked_for_later(desk: Desk) -> None:
     desk.bench.send_bytes(b"no command", "cmds:9", "cmds:9")
     await desk.log.decide(desk.bench.outputs)
     await settle(listener)
-    assert (await (await listener.expect(unread_id(9)))).outcome == "rejected"
+    assert (await (await listener.expect(unread_id(9)))).outcome == "parked"
     listener.forget_orders(other)
     await listener.close()
 
