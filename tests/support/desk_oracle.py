@@ -114,6 +114,7 @@ class SlowDesk:
     limits: dict[int, Limits] = field(default_factory=dict)
     killed: set[int | str] = field(default_factory=set)  # accounts, and "all"
     clients: dict[str, dict[int, Told]] = field(default_factory=dict)
+    cash: dict[tuple[int, str, int, str], int] = field(default_factory=dict)  # by account, currency, unit and kind
     parked: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # by input: sequence and bytes
     settled: dict[int, str] = field(default_factory=dict)
     decisions: list[Told] = field(default_factory=list)
@@ -349,6 +350,22 @@ class SlowDesk:
         self.event("limits.set", 1, envelope.id, envelope.correlation, body)
         return {"outcome": "accepted"}
 
+    def open_account(self, command: Any, envelope: Envelope) -> Told:
+        self._account(command.account, envelope)
+        return {"outcome": "accepted"}
+
+    def book_cash(self, command: Any, envelope: Envelope) -> Told:
+        terms = [market.instrument for market in self.markets.values()]
+        exponent = next((one.currency_exponent for one in terms if one.currency == command.currency), -9)
+        amount = to_fixed(command.amount, exponent)
+        account = self._account(command.account, envelope)
+        place = account, command.currency, exponent, command.kind
+        sign = -1 if command.kind in ("withdrawal", "fee") else 1
+        self.cash[place] = self.cash.get(place, 0) + sign * amount
+        body = command.model_dump(mode="json") | {"exponent": exponent}
+        self.event("cash.booked", 1, envelope.id, envelope.correlation, body)
+        return {"outcome": "accepted"}
+
     def ping(self, command: Any, envelope: Envelope) -> Told:
         return {"outcome": "accepted"}
 
@@ -411,6 +428,7 @@ class SlowDesk:
                 ]
                 for number, market in self.markets.items()
             },
+            "cash": {place: amount for place, amount in self.cash.items() if amount},
             "accounts": self.accounts,
             "killed": {number for number in range(16) if self.killed & {number, "all"}},
             "clients": [[client, sorted(window.items())] for client, window in self.clients.items()],
@@ -426,6 +444,8 @@ HANDLERS: dict[str, Handler] = {
     "kill.switch": SlowDesk.kill_switch,
     "risk.set_limits": SlowDesk.set_limits,
     "desk.ping": SlowDesk.ping,
+    "account.open": SlowDesk.open_account,
+    "cash.book": SlowDesk.book_cash,
     "strategy.start": SlowDesk.start_strategy,
     "strategy.stop": SlowDesk.stop_strategy,
     "desk.poison": SlowDesk.set_poison,

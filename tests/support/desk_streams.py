@@ -181,6 +181,13 @@ class Traffic:
         chosen = rng.sample(sorted(parts), rng.randrange(1, 4))
         return 1, {"account": self.account(), **{name: parts[name] for name in chosen}}
 
+    def cash(self) -> Row:
+        """Any kind of booking, now and then one finer than the currency's unit."""
+        rng = self.rng
+        amount = str(rng.randrange(1, 10**6) / rng.choice([1, 8, 10**6]))
+        kind = rng.choice(["deposit", "withdrawal", "fee", "interest", "dividend"])
+        return 1, {"account": self.account(), "currency": rng.choice(["USD", "CHF"]), "amount": amount, "kind": kind}
+
     def about_parked(self) -> Row:
         """Of an input that was parked, or of any other."""
         return 1, {"position": self.rng.choice(self.inputs[-20:])}
@@ -195,6 +202,8 @@ ROWS: dict[str, tuple[int, Callable[[Traffic], Row]]] = {
     "kill.switch": (4, Traffic.switch),
     "risk.set_limits": (5, Traffic.limits),
     "desk.ping": (2, lambda _: (1, {})),
+    "account.open": (2, lambda traffic: (1, {"account": traffic.account()})),
+    "cash.book": (3, Traffic.cash),
     "strategy.start": (1, lambda _: (1, {})),
     "strategy.stop": (1, lambda traffic: (1, {"cancel_orders": traffic.rng.random() < 0.5})),
     "desk.poison": (1, lambda traffic: (1, {"policy": traffic.rng.choice(["halt", "park"])})),

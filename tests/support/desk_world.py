@@ -332,6 +332,13 @@ def state_of(engine: Engine) -> Told:
     return {
         "money": money,
         "working": working,
+        "cash": {
+            (account, currency, exponent, kind): amount
+            for account in range(16)
+            for (currency, exponent), kinds in commands.cash.of(account).items()
+            for kind, amount in kinds.items()
+            if amount
+        },
         "accounts": commands._accounts,
         "killed": {account for account in range(16) if desk.limits[account, LIMIT_KILLED]},
         "clients": [[client, sorted(window.items())] for client, window in commands._clients._outcomes.items()],
