@@ -207,7 +207,7 @@ class DeskPair:
         """Set what holds for an account."""
         kept = self.slow.account(account).window
         self.slow.accounts[account] = Account(off=bool(off), policy=policy, messages=messages, window=kept)
-        self.desk.settings[account, [SWITCHED_OFF, SELF_MATCH, LIMIT_MESSAGES]] = off, policy, messages
+        self.desk.conduct[account, [SWITCHED_OFF, SELF_MATCH, LIMIT_MESSAGES]] = off, policy, messages
 
     def close_session(self, slot: int, after: int) -> None:
         """Say when DAY orders of an instrument end."""

@@ -182,7 +182,7 @@ def match(
     """
     account, side = draft[ORDER_ACCOUNT], draft[ORDER_SIDE]
     opposite = SELL if side == BUY else BUY
-    policy = desk.settings[account, SELF_MATCH]
+    policy = desk.conduct[account, SELF_MATCH]
     left = size
     for met in range(MATCHES_MAX + 1):
         row = first_order(desk.own, slot, opposite)
@@ -209,7 +209,7 @@ def match(
 def meet_own(desk: State, out: Array, slot: Int, draft: Array, order_id: Int, price: Int, size: Int) -> tuple[Int, Int]:
     """On paper: what an account's policy makes of a new order that would cross resting ones of its own; as `match`."""
     account, side = draft[ORDER_ACCOUNT], draft[ORDER_SIDE]
-    policy = desk.settings[account, SELF_MATCH]
+    policy = desk.conduct[account, SELF_MATCH]
     if policy == NO_POLICY:
         return size, OK
     opposite = SELL if side == BUY else BUY

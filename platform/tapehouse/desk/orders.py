@@ -138,7 +138,7 @@ def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, 
         return BAD_REQUEST
     if not 0 <= account < STREET:
         return UNKNOWN_ACCOUNT
-    in_time = count_message(desk.settings[account], desk.counters[NOW])
+    in_time = count_message(desk.conduct[account], desk.counters[NOW])
     if kind == CANCEL:
         return cancel_order(desk, out, slot, account, request[REQUEST_TARGET])
     checked = OK if in_time else TOO_MANY_MESSAGES

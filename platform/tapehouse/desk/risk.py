@@ -67,13 +67,13 @@ def ledger_full(money: Array) -> Int:
 
 
 @kernel(inline=True)
-def count_message(settings: Array, now: Int) -> Int:
+def count_message(conduct: Array, now: Int) -> Int:
     """Count one message of an account; whether it is within the rate. A window begins with its first message."""
-    if settings[WINDOW_COUNT] == 0 or now - settings[WINDOW_START] >= RATE_WINDOW_NS:
-        settings[WINDOW_START] = now
-        settings[WINDOW_COUNT] = 0
-    settings[WINDOW_COUNT] += 1
-    return settings[WINDOW_COUNT] <= settings[LIMIT_MESSAGES]
+    if conduct[WINDOW_COUNT] == 0 or now - conduct[WINDOW_START] >= RATE_WINDOW_NS:
+        conduct[WINDOW_START] = now
+        conduct[WINDOW_COUNT] = 0
+    conduct[WINDOW_COUNT] += 1
+    return conduct[WINDOW_COUNT] <= conduct[LIMIT_MESSAGES]
 
 
 @kernel()
@@ -124,7 +124,7 @@ def check_order(
     contract = desk.instruments[slot]
     limits = desk.limits[account, slot]
     money = desk.accounts[account, slot]
-    if desk.settings[account, SWITCHED_OFF] != 0 or desk.counters[ALL_OFF] != 0:
+    if desk.conduct[account, SWITCHED_OFF] != 0 or desk.counters[ALL_OFF] != 0:
         return KILLED
     lot = contract[LOT]
     if size <= 0 or size > limits[LIMIT_ORDER_SIZE] * lot or (lot != 1 and size % lot != 0):

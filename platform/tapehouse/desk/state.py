@@ -86,7 +86,7 @@ ACCOUNT_COLUMNS = 16
 LIMIT_ORDER_SIZE, LIMIT_POSITION, LIMIT_NOTIONAL, LIMIT_OPEN_ORDERS, LIMIT_BAND = range(5)
 LIMIT_COLUMNS = 8
 
-# Columns of `settings[account]`: what holds for an account in all instruments.
+# Columns of `conduct[account]`: what holds for an account in all instruments.
 (
     SWITCHED_OFF,  # its kill switch
     SELF_MATCH,  # one of the policies, or NO_POLICY
@@ -94,7 +94,7 @@ LIMIT_COLUMNS = 8
     WINDOW_START,  # the second that is being counted, and what came in it
     WINDOW_COUNT,
 ) = range(5)
-SETTING_COLUMNS = 8
+CONDUCT_COLUMNS = 8
 NO_POLICY = 4  # orders of one account meet as strangers on paper; where accounts cross, the newest is cancelled
 
 # Columns of `instruments[slot]`.
@@ -141,7 +141,7 @@ OPEN_ORDERS_DEFAULT = 64
 # Default limits: wide enough for the sample strategies, narrow enough to stop a runaway one.
 DEFAULT_LIMITS = (10_000, 100_000, 10**9 * 10**8, OPEN_ORDERS_DEFAULT, 0, 0, 0, 0)
 MESSAGES_MAX = 1 << 40
-DEFAULT_SETTINGS = (0, NO_POLICY, MESSAGES_MAX, 0, 0, 0, 0, 0)
+DEFAULT_CONDUCT = (0, NO_POLICY, MESSAGES_MAX, 0, 0, 0, 0, 0)
 INDEX_BITS = 12  # an order's id is its input's ordinal and its index among the outputs of that input
 ORDINAL_BITS = 51  # its key in `own` has the index above the ordinal, so that neighbours lie together
 
@@ -156,7 +156,7 @@ class Desk(NamedTuple):
     due: Array64  # (ORDERS_MAX + 1,): rows of orders that expire, a heap from 1 on
     accounts: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, ACCOUNT_COLUMNS)
     limits: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, LIMIT_COLUMNS)
-    settings: Array64  # (ACCOUNTS_MAX, SETTING_COLUMNS)
+    conduct: Array64  # (ACCOUNTS_MAX, CONDUCT_COLUMNS)
     instruments: Array64  # (INSTRUMENTS_MAX, INSTRUMENT_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,)
@@ -168,8 +168,8 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
     """An empty desk."""
     limits = np.empty((ACCOUNTS_MAX, INSTRUMENTS_MAX, LIMIT_COLUMNS), np.int64)
     limits[:] = DEFAULT_LIMITS
-    settings = np.empty((ACCOUNTS_MAX, SETTING_COLUMNS), np.int64)
-    settings[:] = DEFAULT_SETTINGS
+    conduct = np.empty((ACCOUNTS_MAX, CONDUCT_COLUMNS), np.int64)
+    conduct[:] = DEFAULT_CONDUCT
     counters = np.zeros(COUNTERS, np.int64)
     counters[NEXT_DUE] = UNDEFINED
     return Desk(
@@ -178,7 +178,7 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
         due=np.zeros(ORDERS_MAX + 1, np.int64),
         accounts=np.zeros((ACCOUNTS_MAX, INSTRUMENTS_MAX, ACCOUNT_COLUMNS), np.int64),
         limits=limits,
-        settings=settings,
+        conduct=conduct,
         instruments=np.zeros((INSTRUMENTS_MAX, INSTRUMENT_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=counters,

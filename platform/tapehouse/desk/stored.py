@@ -1,6 +1,6 @@
 """A desk as canonical bytes, and back: the same state gives the same bytes, whichever way led to it.
 
-Little-endian int64 words: version, fees, counters; then instruments, accounts, limits and settings, each as a count and
+Little-endian int64 words: version, fees, counters; then instruments, accounts, limits and conduct, each as a count and
 so many rows with what they are of before them, rows without anything of their own left out; then the working orders by
 slot of `own`, side, price and age, each as slot, side, key, what is shown, and its columns. Where rows lie in memory,
 where the present call stands and what can be worked out from the rest are not in it.
@@ -22,7 +22,7 @@ from tapehouse.desk.state import (
     ACCOUNT_COLUMNS,
     ACCOUNTS_MAX,
     DEFAULT_LIMITS,
-    DEFAULT_SETTINGS,
+    DEFAULT_CONDUCT,
     DUE_COUNT,
     ID_BASE,
     INDEX,
@@ -65,7 +65,7 @@ def snapshot(desk: Desk) -> bytes:
     parts += _rows(desk.instruments, desk.instruments[:, INSTRUMENT_ID] != 0)
     parts += _rows(desk.accounts, desk.accounts.any(axis=2))
     parts += _rows(desk.limits, (desk.limits != DEFAULT_LIMITS).any(axis=2))
-    parts += _rows(desk.settings, (desk.settings != DEFAULT_SETTINGS).any(axis=1))
+    parts += _rows(desk.conduct, (desk.conduct != DEFAULT_CONDUCT).any(axis=1))
     orders = _orders(desk)
     parts += [np.array([len(orders)]), np.array(orders, np.int64).reshape(-1)]
     return b"".join(part.astype("<i8").tobytes() for part in parts)
@@ -132,7 +132,7 @@ def restore(data: bytes) -> Desk:
     _put(desk.instruments, words.rows(INSTRUMENTS_MAX, 1 + desk.instruments.shape[1]), 1)
     _put(desk.accounts, words.rows(cells, 2 + ACCOUNT_COLUMNS), 2)
     _put(desk.limits, words.rows(cells, 2 + LIMIT_COLUMNS), 2)
-    _put(desk.settings, words.rows(ACCOUNTS_MAX, 1 + desk.settings.shape[1]), 1)
+    _put(desk.conduct, words.rows(ACCOUNTS_MAX, 1 + desk.conduct.shape[1]), 1)
     _put_orders(desk, words.rows(2 * INSTRUMENTS_MAX * WORKING_MAX, ORDER_WORDS))
     words.end()
     return desk

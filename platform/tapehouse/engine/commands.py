@@ -112,7 +112,7 @@ class CommandDesk:
     def _kill(self, command: SwitchKill, envelope: Envelope) -> Outcome:
         engine = self._engine
         account = self._account(command.account, envelope)
-        engine.desk.settings[account, SWITCHED_OFF] = 1 if command.on else 0
+        engine.desk.conduct[account, SWITCHED_OFF] = 1 if command.on else 0
         if command.on:
             while mass_cancel(engine.desk, engine.out, account, -1, -1):
                 engine.collect()

@@ -118,7 +118,7 @@ def test_the_strategys_account_has_its_name_and_can_be_killed() -> None:
     bench.send("account.kill", account="strategy")
     assert actions_in(bench.outputs) == "cc"
     assert actions_in(bench.feed(level("buy", 99, 30))) == "j"
-    assert bench.engine.desk.settings[0, SWITCHED_OFF] == 1
+    assert bench.engine.desk.conduct[0, SWITCHED_OFF] == 1
 
 
 # Rejections.
