@@ -139,7 +139,7 @@ async def test_tape_v1() -> None:
     command = cells[kinds[Kind.COMMAND] :]
     envelope, body = COMMANDS.decode(unpack_payload(command[: int(command["cells"][0])]))
     assert envelope.model_dump() == want["command"]
-    assert body.model_dump(mode="json") == want["body"]
+    assert want["body"].items() <= body.model_dump(mode="json").items()  # upcast since: fields were added
 
 
 # How the files were made.

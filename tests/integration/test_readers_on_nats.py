@@ -16,6 +16,7 @@ from tapehouse.app import kv_service
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.kv_service import KvService, NotServedError, ask_digests, ask_get, ask_items, serve_kv
 from tapehouse.app.live import Logs, serve
+from tapehouse.app.past import read_state_at
 from tapehouse.app.projector import Projector
 from tapehouse.bus import Cluster
 from tapehouse.cli.main import run
@@ -24,6 +25,7 @@ from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
 from tapehouse.log import FrameWriter, MemorySnapshots
 from tapehouse.market import Cause, Confidence, gap_record
+from tapehouse.query.books import Moment
 from tapehouse.strategies.maker import maker
 from tests.support.clusters import unique
 from tests.support.desk_day import START, make_day, split
@@ -261,3 +263,48 @@ async def test_the_command_send(recorded: Recorded, capsys: pytest.CaptureFixtur
     )
     assert code == 3
     assert "is a host running?" in noted
+
+
+async def test_the_past_of_a_projection_is_read_from_a_broker(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without snapshots, and with: the same answers as in memory, and what a user sees of them."""
+    tape, events = await recorded.platform.tape(recorded.name), await recorded.platform.events(recorded.name)
+    end = await read_state_at(tape, events, None, name=recorded.name)
+    cells = end.positions["tape"].next_ordinal
+    when = (
+        await read_state_at(tape, events, None, name=recorded.name, moment=Moment(ordinal=cells * 9 // 10))
+    ).positions
+    at = ("--at", str(when["tape"].ts_ns))
+    code, alone, noted = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+    assert code == 0
+    assert "positions from an empty state" in noted
+    code, said, _ = await recorded.command_line(capsys, "kv", "build", "--cells", "100", "--json")
+    kept = json.loads(said)
+    assert code == 0
+    assert min(kept[source]["messages"] for source in ("tape", "events")) >= 4
+    code, said, _ = await recorded.command_line(capsys, "kv", "build", "--cells", "100")
+    assert code == 0
+    assert f"{recorded.name}: events" in said
+    code, quick, noted = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+    assert (code, quick) == (0, alone)
+    assert "positions from the snapshot at cell" in noted
+    snaps = await recorded.platform.snaps()
+    for ordinal in range(cells // 7, cells, cells // 7):
+        moment = Moment(ordinal=ordinal)
+        states = [await read_state_at(tape, events, some, name=recorded.name, moment=moment) for some in (snaps, None)]
+        assert states[0].digests() == states[1].digests()
+    assert None not in states[0].snapshots.values()
+    async with await serve_kv(recorded.platform.bus, recorded.name, await recorded.projector()):
+        code, served, _ = await recorded.command_line(capsys, "kv", "get", "positions/", *at, "--json")
+        assert (code, served) == (0, alone)  # A host that serves the present is not asked for the past.
+    for arguments, problem in (
+        (("--at", "2001-01-01T00:00:00Z"), "the tape begins after 2001-01-01T00:00:00"),
+        (("--at-ordinal", str(cells)), f"the tape has not come to cell {cells} (its cells are 0 to {cells - 1})"),
+        (("--at", "yesterday"), "yesterday"),
+        (("--at", "5", "--at-ordinal", "5"), "a time or an ordinal, not both"),
+    ):
+        code, said, noted = await recorded.command_line(capsys, "kv", "get", "orders/", *arguments)
+        assert (code in (2, 3), said) == (True, "")
+        assert problem in noted
+        assert noted.count("\n") == 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from tapehouse.app.live import Logs, RecordReport, record
 from tapehouse.core import VirtualClock
+from tapehouse.desk.commands import COMMANDS
 from tapehouse.engine import CompiledStrategy, Engine, Strategy
 from tapehouse.engine.loop import idle
 from tapehouse.feeds.generated import GeneratedDay
@@ -71,6 +72,7 @@ class EngineBench:
         self.engine = Engine(strategy or idler(), guard=guard)
         self.ordinal = 0
         self.commands = 0
+        self.answered: int | None = None  # the number that the last outcome of version 2 gave
         self.now = NOW
         if share is not None:
             self.feed(share.definition(ts_recv=NOW))
@@ -97,7 +99,7 @@ class EngineBench:
         return self.send_bytes(envelope.encode(), envelope.id, envelope.correlation)
 
     def send_bytes(self, payload: bytes, causation: str, correlation: str) -> dict[str, Any]:
-        """Send any bytes as a command; returns the body of the outcome."""
+        """Send any bytes as a command; the body of its outcome, without where it was decided and what it answers."""
         made = pack_payload(Kind.COMMAND, payload, ts_event=0, ts_recv=0, sequence=self.commands)
         self.outputs = self.feed(made)
         answers = [event for event in events_in(self.outputs) if event["type"] == "command.outcome"]
@@ -105,7 +107,14 @@ class EngineBench:
         assert (answers[0]["causation"], answers[0]["correlation"]) == (causation, correlation)
         body: dict[str, Any] = answers[0]["body"]
         assert body.pop("position") == self.ordinal - len(made)
+        if answers[0]["version"] > 1:
+            assert body.pop("input") == self.commands
+            self.answered = body.pop("number", None)
         return body
+
+    def tell(self, kind: str, **body: Any) -> dict[str, Any]:
+        """Send a command of the newest version; returns the body of its outcome."""
+        return self.send(kind, version=COMMANDS.version(kind), **body)
 
     def order(self, side: str, price: str, size: str, **more: Any) -> dict[str, Any]:
         """Send `order.submit` for the one share."""

@@ -18,7 +18,7 @@ from tapehouse.app.stages import StageKeeper
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import TapehouseError
 from tapehouse.core.metrics import Metrics
-from tapehouse.engine import Strategy, new_cells
+from tapehouse.engine import Sequencer, Strategy, new_cells
 from tapehouse.engine.ahead import FeedRing
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS, FEED_SOURCE
 from tapehouse.feeds.port import Feed
@@ -97,12 +97,14 @@ async def serve_ahead(
     options: AheadOptions | None = None,
     timings: Path | None = None,
     metrics: Metrics | None = None,
+    on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Follow feed rings, commands and wall time until cancelled.
 
     Args:
         timings: Where stage timings are kept.
+        on_open: Called with the sequencer, for those who watch how far it is.
 
     Raises:
         ConflictError: Another host took over; this one is fenced off.
@@ -111,6 +113,8 @@ async def serve_ahead(
         name, logs, strategy=strategy, sidecar=sidecar, clock=clock, snapshots=snapshots, options=options,
         metrics=metrics,
     ) as desk:  # fmt: skip
+        if on_open:
+            on_open(desk.sequencer)
         desk.start()
         after = await _catch_up(desk, logs.commands) if logs.commands is not None else 0
         if logs.commands is not None:

@@ -18,6 +18,8 @@ from tapehouse.bus import (
     cmds_spec,
     connect,
     events_spec,
+    out_spec,
+    parked_spec,
     snaps_spec,
     tape_spec,
 )
@@ -87,10 +89,18 @@ class Platform:
             return None
         return JetStreamSnaps(self.bus, snaps_spec().name)
 
+    async def parked(self) -> JetStreamLog:
+        """PARKED, what no desk of this broker could apply; made where it is not there."""
+        return await self._open(parked_spec(), True)
+
     async def make_snaps(self) -> JetStreamSnaps:
         """SNAPS, made where it is not there."""
         await self._open(snaps_spec(), True)
         return JetStreamSnaps(self.bus, snaps_spec().name)
+
+    async def out(self, *, create: bool = False) -> JetStreamLog:
+        """OUT, the events of all tapes as JSON."""
+        return await self._open(out_spec(), create)
 
     async def _open(self, spec: StreamSpec, create: bool) -> JetStreamLog:
         if create:

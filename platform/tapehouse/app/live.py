@@ -187,14 +187,20 @@ async def serve(
     strategy: Strategy,
     clock: Clock,
     snapshots: SnapshotStore | None = None,
+    on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Follow commands, and wall time on a live tape, until cancelled: the desk of a tape without a feed.
+
+    Args:
+        on_open: Called with the sequencer, for those who watch how far it is.
 
     Raises:
         ConflictError: Another host took over; this one is fenced off.
     """
     sequencer, _ = await open_sequencer(logs, clock_source=None, clock=clock, metrics=Metrics())
+    if on_open:
+        on_open(sequencer)
     await sequencer.begin(feed=sequencer.state.feed)
     gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
     await gated.open()

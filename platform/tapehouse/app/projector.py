@@ -1,4 +1,4 @@
-"""The projector: hosts the four projections of one desk and answers reads from them.
+"""The projector: hosts the projections of one desk and answers reads from them.
 
 Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
 level `eventual`: they see what has been folded so far, and say how far that is.
@@ -7,34 +7,18 @@ level `eventual`: they see what has been folded so far, and say how far that is.
 from __future__ import annotations
 
 import asyncio
-import difflib
-from typing import Any, Protocol
+from typing import Any
 
-from tapehouse.book.projection import PricesProjection
-from tapehouse.core.errors import GapError, InvariantError, MissingError, TapehouseError
-from tapehouse.desk.projection import OrdersProjection, PositionsProjection
-from tapehouse.log import Host, Log, Machine, SnapshotStore
+from tapehouse.app.projections import Projections, make_projections, missing, require
+from tapehouse.core.errors import GapError, InvariantError, TapehouseError
+from tapehouse.log import Host, Log, SnapshotStore
 from tapehouse.log.host import SNAPSHOT_CELLS
-from tapehouse.pricing import SurfaceProjection
 
-NEAREST_MAX = 5  # keys that are offered instead of one that is not there
-CANDIDATES_MAX = 2000  # keys that are compared to find them
-
-
-class Projection(Machine, Protocol):
-    """A machine that readers see as keys and values below its own name."""
-
-    def get(self, key: str) -> Any | None:
-        """The value under a key, ready for JSON; None where there is none."""
-        ...
-
-    def items(self, prefix: str) -> Any:
-        """(key, value) of all keys that begin with `prefix`."""
-        ...
+__all__ = ["Projector", "missing", "require"]
 
 
 class Projector:
-    """Four machines on two logs."""
+    """Machines on two logs."""
 
     def __init__(
         self,
@@ -50,13 +34,10 @@ class Projector:
             snapshots: Where the machines begin and where they are kept; None to fold the whole logs.
             snapshot_cells: Folded by a machine between two of its snapshots.
         """
-        self._logs = {"tape": tape, "events": events}
-        machines: dict[str, list[Projection]] = {
-            "tape": [PricesProjection(), SurfaceProjection()],
-            "events": [OrdersProjection(), PositionsProjection()],
-        }
-        self._machines = {machine.name: machine for group in machines.values() for machine in group}
-        self._hosts = {
+        self._logs: dict[str, Log] = {"tape": tape, "events": events}
+        machines = make_projections()
+        self._read = Projections({machine.name: machine for group in machines.values() for machine in group})
+        self._hosts: dict[str, list[Host]] = {
             source: [
                 Host(machine, self._logs[source], snapshots=snapshots, snapshot_cells=snapshot_cells)
                 for machine in group
@@ -144,24 +125,17 @@ class Projector:
     def get(self, key: str) -> Any | None:
         """The value under a key such as `positions/strategy/AAPL`; None where there is none."""
         self._require_whole()
-        machine = self._machines.get(key.partition("/")[0])
-        return machine.get(key) if machine is not None else None
+        return self._read.get(key)
 
     def items(self, prefix: str = "") -> list[tuple[str, Any]]:
         """All keys that begin with `prefix`, machine by machine, with their values."""
         self._require_whole()
-        found: list[tuple[str, Any]] = []
-        for name, machine in sorted(self._machines.items()):
-            own = f"{name}/"
-            if prefix.startswith(own) or own.startswith(prefix):
-                found += machine.items(prefix if prefix.startswith(own) else own)
-        return found
+        return self._read.items(prefix)
 
     def nearest(self, key: str) -> list[str]:
         """A few keys like one that is not there."""
-        name = key.partition("/")[0]
-        candidates = [found for found, _ in self.items(f"{name}/" if name in self._machines else "")]
-        return difflib.get_close_matches(key, candidates[-CANDIDATES_MAX:], n=NEAREST_MAX, cutoff=0.3)
+        self._require_whole()
+        return self._read.nearest(key)
 
     def position(self) -> dict[str, int]:
         """The sequence through which every machine of each log has folded it."""
@@ -170,25 +144,11 @@ class Projector:
     def digests(self) -> dict[str, str]:
         """Each machine's state digest, in hex."""
         self._require_whole()
-        return {name: machine.digest().hex() for name, machine in sorted(self._machines.items())}
+        return self._read.digests()
 
     def _require_whole(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def require(projector: Projector, key: str) -> Any:
-    """The value under a key; raises MissingError that offers the nearest keys."""
-    value = projector.get(key)
-    if value is None:
-        raise missing(key, projector.nearest(key))
-    return value
-
-
-def missing(key: str, nearest: list[str]) -> MissingError:
-    """The error for a key that is not there."""
-    known = ", ".join(nearest) or "nothing yet: has the tape been recorded?"
-    return MissingError("no such key", subject=key, hint=f"nearest: {known}")
 
 
 def _sequence(host: Host) -> int:

@@ -142,9 +142,16 @@ class JetStreamLog:
         if below > extent.first:
             await self._bus.patient_api(f"STREAM.PURGE.{self._name}", {"seq": below})
 
-    async def _leaders_last(self) -> Message | None:
+    async def last_under(self, pattern: str) -> Message | None:
+        """The last message on a subject, or below one that ends with `.>`; None where there is none.
+
+        A leader that was deposed may answer with an older one, so this is for readers who can bear to begin too early.
+        """
+        return await self._leaders_last(pattern)
+
+    async def _leaders_last(self, pattern: str = ">") -> Message | None:
         try:
-            answer = await self._bus.patient_api(f"STREAM.MSG.GET.{self._name}", {"last_by_subj": ">"})
+            answer = await self._bus.patient_api(f"STREAM.MSG.GET.{self._name}", {"last_by_subj": pattern})
         except MissingError as error:
             if error.message == "no such message":
                 return None

@@ -22,6 +22,7 @@ def host(
     orders: str | None = None,
     busy: bool = False,
     cpus: str | None = None,
+    out: bool = True,
 ) -> int:
     """Run the desk of one tape: take commands into the order of the tape, decide, answer reads of its projections.
 
@@ -59,6 +60,8 @@ def host(
         Spin instead of napping where nothing is to do, in `ahead` mode: give it a core of its own.
     cpus
         Cores of the roles, such as engine=1,sidecar=0,projector=0; else what TAPEHOUSE_CPUS says.
+    out
+        Bring every event to the stream OUT as JSON; see `tapehouse out`.
     """
     from tapehouse.app import host_process
     from tapehouse.app.ahead_desk import AheadOptions
@@ -103,6 +106,7 @@ def host(
                 mode=mode,
                 options=AheadOptions(busy=busy, feeds=tuple(feed or ()), orders=orders, cpus=cores),
                 cpus=cpus,
+                out=out,
                 on_ready=ready,
             )
         except asyncio.CancelledError:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapehouse.core.units import format_time_ns
+
+if TYPE_CHECKING:
+    from tapehouse.app.past import StateAt
 
 
-def get(key: str, /, *, tape: str = "main", nats: str | None = None, json: bool = False) -> int:
+def get(
+    key: str,
+    /,
+    *,
+    tape: str = "main",
+    at: str | None = None,
+    at_ordinal: int | None = None,
+    nats: str | None = None,
+    json: bool = False,
+) -> int:
     """Read a projection: `orders/<id>`, `positions/<account>/<symbol>`, `prices/<symbol>`, `surface/<underlying>`.
 
     A prefix that ends with `/` lists what is below it. The host that serves the tape answers; where none does, the logs
     are folded here. A key that is not there ends with exit code 3 and the nearest keys.
+
+    With `--at` or `--at-ordinal` it is read as it was then: from the nearest snapshot before and the log behind it,
+    which is what a replay from the beginning gives. `tapehouse kv build` writes the snapshots where no host did.
 
     Examples:
 
@@ -18,12 +37,19 @@ def get(key: str, /, *, tape: str = "main", nats: str | None = None, json: bool 
 
         tapehouse kv get prices/ --json
 
+        tapehouse kv get positions/ --tape amzn --at 2012-06-21T15:00:00Z
+
     Parameters
     ----------
     key
         The key, or a prefix that ends with `/`.
     tape
         Which tape.
+    at
+        Engine time, ISO 8601 with a zone or integer ns: after the last record at or before it, and what was decided on
+        the records up to there.
+    at_ordinal
+        Instead of a time: after the record of the tape that holds this cell, and all that was decided on it.
     nats
         The broker; else what the environment or the embedded cluster says.
     json
@@ -31,16 +57,20 @@ def get(key: str, /, *, tape: str = "main", nats: str | None = None, json: bool 
     """
     from tapehouse.cli.output import console, diagnostics, print_json, print_table, run_async
     from tapehouse.client import AsyncClient
-    from tapehouse.client.reading import check_key
+    from tapehouse.client.reading import Reading, check_key
 
     check_key(key)
 
-    async def read() -> Any:
+    async def read() -> Reading:
         async with await AsyncClient.open(nats) as client:
-            return await client.read(key, tape=tape)
+            return await client.read(key, at=at, at_ordinal=at_ordinal, tape=tape)
 
-    reading = run_async(read())
-    if not reading.served:
+    reading: Reading = run_async(read())
+    if reading.state is not None:
+        diagnostics.print(_found(reading.state), highlight=False, style="dim")
+        for refused in reading.state.refused:
+            diagnostics.print(f"passed over: {refused}", highlight=False, style="yellow")
+    elif not reading.served:
         diagnostics.print(f"no host serves tape {tape}: its logs were folded here", highlight=False, style="dim")
     if json:
         print_json(reading.value)
@@ -53,6 +83,66 @@ def get(key: str, /, *, tape: str = "main", nats: str | None = None, json: bool 
         rows = [(found, *(_cell(value.get(name)) for name in columns)) for found, value in reading.value.items()]
         print_table(key, ("key", *columns), rows)
     return 0
+
+
+def build(
+    *,
+    tape: str = "main",
+    cells: int | None = None,
+    json: bool = False,
+    nats: str | None = None,
+    home: Path | None = None,
+) -> int:
+    """Write the snapshots of a tape's projections into SNAPS, as far as they are not there yet.
+
+    A host writes them while it serves a tape. Where they are taken follows from the logs, so a second run, or a run
+    after one that was killed, stores only what is missing.
+
+    Examples:
+
+        tapehouse kv build --tape amzn
+
+        tapehouse kv build --tape esh4 --cells 20000
+
+    Parameters
+    ----------
+    tape
+        Which tape.
+    cells
+        A snapshot is taken after the frame in which a log's ordinals pass a multiple of this; by default 1,000,000 of
+        the tape and 250,000 of the desk's events.
+    json
+        One line of JSON.
+    nats
+        The broker; else what the environment or the embedded cluster says.
+    home
+        Where the embedded cluster lives, as given to `tapehouse up`.
+    """
+    from tapehouse.app.state_keeper import build_states
+    from tapehouse.cli.output import print_json, print_table, run_async
+
+    built = run_async(build_states(tape, cells_every=cells, nats=nats, home=home))
+    kept = {source: asdict(one) for source, one in built.items()}
+    if json:
+        print_json({"name": tape, **kept})
+        return 0
+    for source, fields in kept.items():
+        print_table(f"{tape}: {source}", ("", ""), [(k.replace("_", " "), _cell(v)) for k, v in fields.items()])
+    return 0
+
+
+def _found(state: StateAt) -> str:
+    """How a value of the past was found, in one line."""
+    told = []
+    for name, at in state.positions.items():
+        when = "its beginning" if at.ts_ns is None else f"cell {at.next_ordinal - 1:,} ({format_time_ns(at.ts_ns)})"
+        told.append(f"{name} through {when}")
+    for name, begun in state.snapshots.items():
+        start = "an empty state" if begun is None else f"the snapshot at cell {begun:,}"
+        told.append(f"{name} from {start}, {state.cells_folded[name]:,} cells folded")
+    if state.complete is False:
+        told.append("the desk may not have decided on all of it yet")
+    return "; ".join(told)
 
 
 def _cell(value: Any) -> str:

@@ -23,7 +23,7 @@ def sql(
     nats: str | None = None,
 ) -> int:
     """Ask DuckDB about a tape: events, orders, fills, positions, trades, quotes, prices, surface, bbo, commands, tape,
-    instruments, wide_ids, gaps.
+    instruments, wide_ids, gaps, parked, lineage.
 
     Only the tables that the query mentions are built. Numbers of price, size and money are doubles, with the exact
     integer beside them as `<name>_fixed`; `ts` is engine time, `ts_ns` its nanoseconds. `SELECT * FROM tables` lists

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from tapehouse.app.past import StateAt, read_state_at
+from tapehouse.app.projections import check_projections
 from tapehouse.bus import Bus
 from tapehouse.client.commands import Outcome, make_command, send_command
-from tapehouse.client.reading import Reading, read_folded, read_served
+from tapehouse.client.reading import Reading, read_folded, read_past, read_served
 from tapehouse.core import Clock, SystemClock, parse_time_ns
 from tapehouse.core.errors import MissingError
 from tapehouse.core.ids import check_name
 from tapehouse.log import Extent, Log, SnapshotStore
 from tapehouse.log.snaps import Snaps
+from tapehouse.market import Kind, unpack_payload
 from tapehouse.query import QuerySession, Table, read_trades
 from tapehouse.query.analytics import AnalyticsOptions, read_analytics
 from tapehouse.query.bars import BarsOptions, By, read_bars
 from tapehouse.query.books import BookAt, Moment, read_book_at
+from tapehouse.query.record_at import read_record
 
 TIMEOUT_S = 10.0
 Time = str | int | datetime
@@ -152,6 +157,15 @@ class AsyncClient:
         with QuerySession(tape=log, events=events, timings=timings, as_of=moment) as session:
             return await session.sql(query)
 
+    async def input_bytes(self, ordinal: int, *, tape: str = "main") -> bytes:
+        """The bytes of one input of a tape: a command's message, any other record's cells.
+
+        Raises:
+            MissingError, DataError: The tape has not come to that ordinal; no record begins there.
+        """
+        record = await read_record(await self._platform.tape(tape), ordinal)
+        return unpack_payload(record) if int(record["kind"][0]) == Kind.COMMAND else record.tobytes()
+
     async def trades(
         self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None, tape: str = "main"
     ) -> Table:
@@ -234,19 +248,28 @@ class AsyncClient:
             MissingError: The tape has no such instrument by then (the nearest are named), or begins later.
             UsageError: The tape has not come to that cell.
         """
-        moment = Moment(time=None if at is None else parse_time_ns(at), ordinal=at_ordinal)
+        moment = _moment(at, at_ordinal)
         return await read_book_at(await self._platform.tape(tape), await self._platform.snaps(), symbol, moment=moment)
 
-    async def kv(self, key: str, *, tape: str = "main") -> Any:
+    async def kv(self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main") -> Any:
         """A projection's value under a key such as `positions/strategy/AAPL`; below a prefix that ends with `/`, all.
+
+        Args:
+            at, at_ordinal: As it was then, see `state_at`; now by default.
 
         Raises:
             MissingError: There is no such key; the nearest are offered.
         """
-        return (await self.read(key, tape=tape)).value
+        return (await self.read(key, at=at, at_ordinal=at_ordinal, tape=tape)).value
 
-    async def read(self, key: str, *, tape: str = "main") -> Reading:
-        """As `kv`, and whether a running host answered."""
+    async def read(
+        self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main"
+    ) -> Reading:
+        """As `kv`, and whether a running host answered; of the past also how it was found."""
+        moment = _moment(at, at_ordinal)
+        if moment is not None:
+            log, events, snaps = await self._past(tape)
+            return await read_past(log, events, snaps, key, name=tape, moment=moment)
         if self._platform.bus is not None:
             served = await read_served(self._platform.bus, tape, key)
             if served is not None:
@@ -258,6 +281,39 @@ class AsyncClient:
             key,
         )
 
+    async def state_at(
+        self,
+        at: Time | None = None,
+        *,
+        at_ordinal: int | None = None,
+        projections: Iterable[str] | None = None,
+        tape: str = "main",
+    ) -> StateAt:
+        """All projections of a desk as they were: `get` and `items` by key, the positions in the logs, the digests.
+
+        Args:
+            at: ISO 8601 with a zone, integer ns or an aware datetime: after the last record with an engine time at or
+                before it, and all decisions on the records up to there; the end of the tape by default.
+            at_ordinal: Instead: after the record of the tape that holds this cell, and all decisions on it.
+            projections: Only these, such as `positions`; all by default.
+
+        Raises:
+            UsageError: The tape has not come so far, or a projection's name is unknown.
+            MissingError: The tape begins later; its range is named.
+        """
+        check_projections(projections)
+        log, events, snaps = await self._past(tape)
+        moment = _moment(at, at_ordinal)
+        return await read_state_at(log, events, snaps, name=tape, moment=moment, names=projections)
+
+    async def _past(self, tape: str) -> tuple[Log, Log | None, Snaps | None]:
+        log = await self._platform.tape(tape)
+        try:
+            events: Log | None = await self._platform.events(tape)
+        except MissingError:
+            events = None  # A tape that was recorded without a desk has prices all the same.
+        return log, events, await self._platform.snaps()
+
     def _next_number(self) -> int:
         # A name that others have used before goes on above their numbers, by the clock; a fresh one counts.
         floor = self._clock.time_ns() if self._named else 0
@@ -267,3 +323,7 @@ class AsyncClient:
 
 def _time(time: Time | None) -> int | None:
     return None if time is None else parse_time_ns(time)
+
+
+def _moment(at: Time | None, at_ordinal: int | None) -> Moment | None:
+    return None if at is None and at_ordinal is None else Moment(time=_time(at), ordinal=at_ordinal)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapehouse.app.kv_service import NotServedError, ask_get, ask_items
+from tapehouse.app.past import StateAt, read_state_at
+from tapehouse.app.projections import NAMES
 from tapehouse.app.projector import Projector, require
 from tapehouse.bus import Bus
 from tapehouse.core.errors import UsageError
 from tapehouse.log import Log, SnapshotStore
+from tapehouse.log.snaps import Snaps
+from tapehouse.query.books import Moment
 
-PREFIXES = ("orders/", "positions/", "prices/", "surface/")
+PREFIXES = tuple(sorted(f"{name}/" for names in NAMES.values() for name in names))
 _NEVER = 2**62  # cells between snapshots: a reader writes none
 
 
@@ -22,10 +26,12 @@ class Reading:
     Args:
         value: Of a key; of a prefix, a dictionary by key.
         served: Whether a running host answered; else the logs were folded here.
+        state: Of a value of the past: all that was read for it.
     """
 
     value: Any
     served: bool
+    state: StateAt | None = None
 
 
 async def read_served(bus: Bus, tape: str, key: str) -> Reading | None:
@@ -57,6 +63,23 @@ async def read_folded(tape: Log, events: Log, snapshots: SnapshotStore | None, k
     await projector.run()
     value = dict(projector.items(key)) if key.endswith("/") else require(projector, key)
     return Reading(value=value, served=False)
+
+
+async def read_past(
+    tape: Log, events: Log | None, snaps: Snaps | None, key: str, *, name: str, moment: Moment
+) -> Reading:
+    """The same as it was at a moment; only the projection that has the key is folded.
+
+    Raises:
+        MissingError: There was no such key then, or the tape begins later.
+        UsageError: It is below no projection, or the tape has not come so far.
+        GapError, DecodeError, IntegrityError: A log is damaged.
+    """
+    check_key(key)
+    names = [key.partition("/")[0]]
+    state = await read_state_at(tape, events, snaps, name=name, moment=moment, names=names)
+    value = state.items(key) if key.endswith("/") else state.get(key)
+    return Reading(value=value, served=False, state=state)
 
 
 def check_key(key: str) -> None:

@@ -7,17 +7,19 @@ with connect() as desk:
     desk.trades("AAPL", start="2026-01-05T14:30:00Z")
     desk.book("AAPL", at="2026-01-05T15:00:00Z", depth=5)
     desk.kv("positions/manual/AAPL")
+    desk.state_at("2026-01-05T15:00:00Z").items("positions/manual/")
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from tapehouse.app.past import StateAt
 from tapehouse.client.async_client import TIMEOUT_S, AsyncClient, Time
 from tapehouse.client.commands import Outcome
 from tapehouse.core.errors import UsageError
@@ -138,9 +140,20 @@ class Client:
         """The whole book and how it was found; see `AsyncClient.read_book`."""
         return self._loop.run(self._client.read_book(symbol, at=at, at_ordinal=at_ordinal, tape=tape))
 
-    def kv(self, key: str, *, tape: str = "main") -> Any:
-        """A projection's value, or all below a prefix that ends with `/`; see `AsyncClient.kv`."""
-        return self._loop.run(self._client.kv(key, tape=tape))
+    def kv(self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main") -> Any:
+        """A projection's value, or all below a prefix that ends with `/`, now or then; see `AsyncClient.kv`."""
+        return self._loop.run(self._client.kv(key, at=at, at_ordinal=at_ordinal, tape=tape))
+
+    def state_at(
+        self,
+        at: Time | None = None,
+        *,
+        at_ordinal: int | None = None,
+        projections: Iterable[str] | None = None,
+        tape: str = "main",
+    ) -> StateAt:
+        """All projections of a desk as they were; see `AsyncClient.state_at`."""
+        return self._loop.run(self._client.state_at(at, at_ordinal=at_ordinal, projections=projections, tape=tape))
 
     def close(self) -> None:
         """Leave the broker; closing twice is fine."""

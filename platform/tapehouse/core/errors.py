@@ -78,6 +78,10 @@ class AmbiguousAppendError(TransientError):
     """An append was sent and its acknowledgement never came: read the last frame to learn which."""
 
 
+class BusyError(TransientError):
+    """A service has as much to do as it takes on: nothing was begun. Ask again in a moment."""
+
+
 class StoreThrottledError(TransientError):
     """The object store asked us to slow down or failed on its side."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from tapehouse.book.layout import BEST, NO_RANK
 from tapehouse.book.resting import first_order, offered, order_after, order_left
 from tapehouse.core.kernel import Array, Int, State, kernel
-from tapehouse.desk.booking import FEE_UNIT, book_money
-from tapehouse.desk.money import contract_value, multiply_divide
+from tapehouse.desk.ledger import POSTED, fee_of, post_fill
+from tapehouse.desk.money import contract_value
 from tapehouse.desk.records import ACCEPTED, CANCELLED, MAKER, TAKER, write_fill, write_order
 from tapehouse.desk.requests import (
     BUY,
@@ -40,6 +40,7 @@ from tapehouse.desk.state import (
     ORDER_HIDDEN,
     ORDER_PRICE,
     ORDER_SIDE,
+    OVERFLOWS,
     POSITION,
     SELF_MATCH,
     STOPS,
@@ -142,7 +143,7 @@ def prevent(
 @kernel()
 def cross(
     desk: State, books: State, out: Array, powers: Array, slot: Int, row: Int, account: Int, side: Int, order_id: Int,
-    take: Int,
+    take: Int, flags: Int,
 ) -> None:  # fmt: skip
     """Fill `take` of a resting order against a new one at the resting price: both sides booked with one value."""
     counters = desk.counters
@@ -151,10 +152,18 @@ def cross(
     owner, price, opposite = columns[ORDER_ACCOUNT], columns[ORDER_PRICE], columns[ORDER_SIDE]
     theirs, ours = desk.accounts[owner, slot], desk.accounts[account, slot]
     value = contract_value(price, take, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
-    maker_fee = multiply_divide(value, desk.fees[MAKER], FEE_UNIT)
-    taker_fee = multiply_divide(value, desk.fees[TAKER], FEE_UNIT)
-    book_money(theirs, opposite, price, take, value, maker_fee, contract, powers)
-    book_money(ours, side, price, take, value, taker_fee, contract, powers)
+    theirs_set, ours_set = desk.settings[owner], desk.settings[account]
+    maker_fee = fee_of(theirs_set, desk.fees, MAKER, value)
+    taker_fee = fee_of(ours_set, desk.fees, TAKER, value)
+    told = post_fill(
+        theirs, desk.legs[owner, slot], theirs_set, opposite, price, take, value, maker_fee, columns[ORDER_FLAGS],
+        contract, powers,
+    )  # fmt: skip
+    told += post_fill(
+        ours, desk.legs[account, slot], ours_set, side, price, take, value, taker_fee, flags, contract, powers
+    )
+    if told != 2 * POSTED:  # Nothing that passed `ledger_full` comes here.
+        counters[OVERFLOWS] += 1
     note_trade(desk, slot, price)
     counters[FILL_COUNT] += 1
     resting_id = id_in(desk, row)
@@ -200,7 +209,7 @@ def match(
             end_order(desk, out, slot, row, CANCELLED, LEDGER_FULL)
         elif desk.orders[row, ORDER_FLAGS] & REDUCE_ONLY_FLAG == 0 or fit_to_position(desk, out, slot, row):
             take = min(left, order_left(desk.own, row))
-            cross(desk, books, out, powers, slot, row, account, side, order_id, take)
+            cross(desk, books, out, powers, slot, row, account, side, order_id, take, draft[ORDER_FLAGS])
             left -= take
     return left, OK
 

@@ -16,15 +16,13 @@ from tapehouse.book.layout import LIVE
 from tapehouse.book.resting import first_order, first_order_at, order_after, order_behind, order_left
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.booking import FEE_UNIT, book_money, too_large
-from tapehouse.desk.money import contract_value, multiply_divide
+from tapehouse.desk.ledger import POSTED, fee_of, post_fill, post_street
+from tapehouse.desk.money import contract_value
 from tapehouse.desk.records import MAKER, TAKER, write_fill
 from tapehouse.desk.requests import BUY, REDUCE_ONLY_FLAG, SELL
 from tapehouse.desk.state import (
     CASH,
-    COST,
     CROSSING,
-    FEES,
     FILL_COUNT,
     INSTRUMENT_ID,
     LAST_TRADE,
@@ -37,7 +35,6 @@ from tapehouse.desk.state import (
     ORDER_SIDE,
     OVERFLOWS,
     POSITION,
-    REALISED,
     STOPS,
     STREET,
     TRADED_HIGH,
@@ -66,25 +63,24 @@ def book_fill(
     price: Int,
     size: Int,
     liquidity: Int,
+    flags: Int,
 ) -> None:
     """Book one fill into the account and write its FILL record; OVERFLOWS counts amounts beyond MONEY_MAX.
 
     The street has the other side of it, without a fee: so positions, and cash with fees, add up to zero.
+
+    Args:
+        flags: Of its order: one that may only reduce closes what a hedging account holds on the other side.
     """
-    money = desk.accounts[account, slot]
-    street = desk.accounts[STREET, slot]
+    money, settings = desk.accounts[account, slot], desk.settings[account]
     contract = desk.instruments[slot]
     value = contract_value(price, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
-    fee = multiply_divide(value, desk.fees[liquidity], FEE_UNIT)
-    if too_large(value) or too_large(fee):
+    fee = fee_of(settings, desk.fees, liquidity, value)
+    legs = desk.legs[account, slot]
+    if post_fill(money, legs, settings, side, price, size, value, fee, flags, contract, powers) != POSTED:
         desk.counters[OVERFLOWS] += 1
         return
-    book_money(money, side, price, size, value, fee, contract, powers)
-    book_money(street, SELL if side == BUY else BUY, price, size, value, 0, contract, powers)
-    if (
-        too_large(money[CASH]) or too_large(money[COST]) or too_large(money[REALISED]) or too_large(money[FEES])
-        or too_large(street[CASH]) or too_large(street[COST]) or too_large(street[REALISED])
-    ):  # fmt: skip
+    if post_street(desk.accounts[STREET, slot], side, size, value) != POSTED:
         desk.counters[OVERFLOWS] += 1
         return
     desk.counters[FILL_COUNT] += 1
@@ -126,7 +122,7 @@ def take_displayed(
         if left == 0 or (ladder[0, level] > price if side == BUY else ladder[0, level] < price):
             break
         take = min(ladder[1, level], left)
-        book_fill(desk, out, powers, slot, account, side, order_id, ladder[0, level], take, TAKER)
+        book_fill(desk, out, powers, slot, account, side, order_id, ladder[0, level], take, TAKER, draft[ORDER_FLAGS])
         left -= take
     return left
 
@@ -146,7 +142,7 @@ def fill_resting(
     take = min(order_left(desk.own, row), reach)
     book_fill(
         desk, out, powers, slot, columns[ORDER_ACCOUNT], columns[ORDER_SIDE], id_in(desk, row), columns[ORDER_PRICE],
-        take, MAKER,
+        take, MAKER, columns[ORDER_FLAGS],
     )  # fmt: skip
     return take, fill_shown(desk, books, slot, row, take)
 

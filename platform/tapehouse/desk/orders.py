@@ -222,14 +222,15 @@ def submit_request(
 def replace(desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array, checked: Int) -> Int:
     """Give an order another price, size, stop or display: in its place where it only shrinks, else as a new order.
 
-    Of stop and display 0 keeps what the order has; side, type, time in force, flags and expiry always stay.
+    Of each 0 keeps what the order has; side, type, time in force, flags and expiry always stay.
     """
     slot, account, target = request[REQUEST_SLOT], request[REQUEST_ACCOUNT], request[REQUEST_TARGET]
     standing, row = find_working(desk, slot, account, target)
     if row == 0:
         return UNKNOWN_ORDER
     columns = desk.orders[row]
-    price, size = request[REQUEST_PRICE], request[REQUEST_SIZE]
+    price = request[REQUEST_PRICE] if request[REQUEST_PRICE] != 0 else columns[ORDER_PRICE]
+    size = request[REQUEST_SIZE] if request[REQUEST_SIZE] != 0 else left_of(desk, row)
     stop = request[REQUEST_STOP] if request[REQUEST_STOP] != 0 else columns[ORDER_STOP]
     display = request[REQUEST_DISPLAY] if request[REQUEST_DISPLAY] != 0 else columns[ORDER_DISPLAY]
     same_price = price == columns[ORDER_PRICE] or columns[ORDER_TYPE] == STOP

@@ -289,6 +289,7 @@ class ReferenceDesk:
         )
 
     def _replace(self, q: Request, old: Order, checked: int) -> int:
+        q = replace(q, price=q.price or old.price, size=q.size or old.left)
         stop, display = q.stop or old.stop, q.display or old.display
         same = (q.price == old.price or old.kind == r.STOP) and stop == old.stop and display == old.display
         if same and 0 < q.size <= old.left and q.size % self.markets[q.slot].lot == 0:

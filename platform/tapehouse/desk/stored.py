@@ -2,8 +2,9 @@
 
 Little-endian int64 words: version, fees, counters; then instruments, accounts, limits and conduct, each as a count and
 so many rows with what they are of before them, rows without anything of their own left out; then the working orders by
-slot of `own`, side, price and age, each as slot, side, key, what is shown, and its columns. Where rows lie in memory,
-where the present call stands and what can be worked out from the rest are not in it.
+slot of `own`, side, price and age, each as slot, side, key, what is shown, and its columns; then the ledger's own
+(`ledger_state.py`). Where rows lie in memory, where the present call stands and what can be worked out from the rest
+are not in it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from tapehouse.book.resting import append_order, find_order, order_id_in, order_
 from tapehouse.core.errors import IntegrityError
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.due import note_due
+from tapehouse.desk.ledger_state import restore_ledger, snapshot_ledger
 from tapehouse.desk.state import (
     ACCOUNT_COLUMNS,
     ACCOUNTS_MAX,
-    DEFAULT_LIMITS,
     DEFAULT_CONDUCT,
+    DEFAULT_LIMITS,
     DUE_COUNT,
     ID_BASE,
     INDEX,
@@ -68,7 +70,8 @@ def snapshot(desk: Desk) -> bytes:
     parts += _rows(desk.conduct, (desk.conduct != DEFAULT_CONDUCT).any(axis=1))
     orders = _orders(desk)
     parts += [np.array([len(orders)]), np.array(orders, np.int64).reshape(-1)]
-    return b"".join(part.astype("<i8").tobytes() for part in parts)
+    ledger = snapshot_ledger(desk.settings, desk.legs)
+    return b"".join(part.astype("<i8").tobytes() for part in parts) + ledger
 
 
 def _rows(array: Array64, kept: Any) -> list[Array64]:
@@ -112,9 +115,9 @@ class _Words:
             raise IntegrityError(f"a desk snapshot counts impossible rows: {count}", hint=_HINT)
         return self.take(count * words).reshape(count, words)
 
-    def end(self) -> None:
-        if self._at != len(self._words):
-            raise IntegrityError("a desk snapshot has words left over", hint=_HINT)
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self._words[self._at :].astype("<i8").tobytes()
 
 
 def restore(data: bytes) -> Desk:
@@ -134,7 +137,7 @@ def restore(data: bytes) -> Desk:
     _put(desk.limits, words.rows(cells, 2 + LIMIT_COLUMNS), 2)
     _put(desk.conduct, words.rows(ACCOUNTS_MAX, 1 + desk.conduct.shape[1]), 1)
     _put_orders(desk, words.rows(2 * INSTRUMENTS_MAX * WORKING_MAX, ORDER_WORDS))
-    words.end()
+    restore_ledger(words.rest(), desk.settings, desk.legs)
     return desk
 
 

@@ -21,6 +21,7 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.desk.due import forget_due, note_due
+from tapehouse.desk.ledger import closable as closable_of
 from tapehouse.desk.records import ACCEPTED, CANCELLED, EXPIRED, key_of, order_id_of, write_order
 from tapehouse.desk.requests import BUY, NOT_REDUCING, OK, REDUCE_ONLY_FLAG, SELL, SESSION_ENDED, UNKNOWN_ORDER
 from tapehouse.desk.state import (
@@ -45,7 +46,6 @@ from tapehouse.desk.state import (
     ORDERS_MAX,
     OUT_ROWS,
     OVER_REDUCED,
-    POSITION,
     REDUCING_BUY,
     STOPS,
     UNSETTLED,
@@ -212,9 +212,8 @@ def fill_shown(desk: State, books: State, slot: Int, row: Int, take: Int) -> Int
 
 @kernel(inline=True)
 def closable(desk: State, account: Int, slot: Int, side: Int) -> Int:
-    """How much an order on a side can close of the account's position."""
-    position = desk.accounts[account, slot, POSITION]
-    return max(0, -position if side == BUY else position)
+    """How much an order on a side can close of what the account holds."""
+    return closable_of(desk.accounts[account, slot], desk.legs[account, slot], desk.settings[account], side)
 
 
 @kernel()

@@ -46,6 +46,7 @@ class GatedEngine:
         self._known = _Known(events)
         self._decided: tuple[Cells, int] | None = None  # taken from the engine, not yet on its way
         self._in_flight: asyncio.Task[int] | None = None
+        self._decided_through = 0  # TAPE cells; what they led to was in EVENTS when this engine took over, all of it
         self._published = 0  # TAPE sequence through which every decision is in flight at least
         self._advanced = asyncio.Condition()
         self.recovered = 0
@@ -68,6 +69,8 @@ class GatedEngine:
             )
         await self._known.open(self.engine.outputs)
         events, tape = await read_tail(self._events), await read_tail(self._tape)
+        if events.header is not None and not events.header.is_partial:
+            self._decided_through = events.header.input_ordinal
         if events.header is not None and events.header.input_ordinal > tape.next_ordinal:
             raise IntegrityError(
                 f"EVENTS was decided on {events.header.input_ordinal} cells of {self._tape.name}, "
@@ -161,25 +164,39 @@ class GatedEngine:
             self._in_flight = asyncio.create_task(append)
 
     async def _meet_again(self) -> None:
-        """Compare what was decided with what EVENTS holds; leave of it what EVENTS does not hold yet."""
-        while self._decided is not None and len(self._decided[0]):
+        """Compare what was decided with what EVENTS holds; leave of it what EVENTS does not hold yet.
+
+        Raises:
+            IntegrityError: A decision is another one, is missing, or was not made before; its input is named.
+        """
+        while self._decided is not None:
             known = await self._known.next_cells()
-            if known is None:
-                return
             outputs, input_ordinal = self._decided
+            if known is None:
+                if len(outputs) and int(outputs["sequence"][0]) < self._decided_through:
+                    raise self._differs("a decision was not made before", outputs[0])
+                return
+            if not len(outputs):
+                if int(known["sequence"][0]) < input_ordinal:
+                    raise self._differs("a decision that was made before is not made again", known[0])
+                return
             common = min(len(known), len(outputs))
             differ = np.flatnonzero(known[:common] != outputs[:common])
             if len(differ):
-                cell = outputs[int(differ[0])]
-                raise IntegrityError(
-                    "a decision differs from the one that was made before",
-                    subject=self._events.name,
-                    position=f"input cell {int(cell['sequence'])}, index {int(cell['count'])}",
-                    hint="code, strategy or tape changed under a running desk: start a new epoch from a snapshot",
-                )
+                at = int(np.flatnonzero(outputs["cells"][: int(differ[0]) + 1])[-1])
+                earlier = min(outputs[at], known[at], key=lambda cell: (int(cell["sequence"]), int(cell["count"])))
+                raise self._differs("a decision differs from the one that was made before", earlier)
             self._known.met(common)
             self.recovered += common
             self._decided = outputs[common:], input_ordinal
+
+    def _differs(self, what: str, cell: np.void) -> IntegrityError:
+        return IntegrityError(
+            what,
+            subject=self._events.name,
+            position=f"input cell {int(cell['sequence'])}, index {int(cell['count'])}",
+            hint="code, strategy or tape changed under a running desk: start a new epoch from a snapshot",
+        )
 
 
 class _Known:

@@ -98,6 +98,7 @@ from tapehouse.engine.strategy import (
     VIEW_POSITION,
     VIEW_SLOT,
     VIEW_TICK,
+    WAKE,
     strategy_kernel,
 )
 from tapehouse.market import KIND_SKIPPED_FROM, Action, Confidence, Flag, Kind, Side
@@ -114,7 +115,11 @@ from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, pric
     BAD_RECORD,
     BAD_INTENTS,
     MONEY_OVERFLOW,
-) = range(9)
+    WAKE_TURN,  # as STRATEGY_TURN, before the record is applied
+    WAKES_FULL,  # as OUTPUT_FULL, between wakes
+) = range(11)
+# How the loop is entered again at a record.
+ANEW, APPLIED, WOKEN = range(3)  # from its beginning, after the strategy's turn on it, after wakes before it
 
 # Rows that one record may produce at most, but for what is due before it, which stops where `out` is full: its own
 # 4,096 records, those of the last order among them (2,004, and as many reduce-only orders shrunk), and the end of every
@@ -141,6 +146,7 @@ SOURCES = 1 << 16  # a cell's `source` is below
 # Of `calls`, how the strategy is called: add up what holds.
 IN_PYTHON = 1  # the loop stops with STRATEGY_TURN instead of calling it
 NOT_IN_GAPS = 2  # it is not called for an instrument whose book is not GOOD
+NOT_AT_ALL = 4  # it was stopped
 
 
 class Routes(NamedTuple):
@@ -155,6 +161,7 @@ class Routes(NamedTuple):
     underlyings: npt.NDArray[np.int64]  # (SYMBOL_IDS_MAX,): book slot under an option id, -1 for none
     units: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX,): currency of one price unit of a slot
     sources: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX,): the feed that declared a slot's instrument last, 0 unknown
+    wakes: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX + 1,): when a slot's strategy is due; the last is the earliest
 
 
 class Scratch(NamedTuple):
@@ -178,6 +185,7 @@ def make_routes() -> Routes:
         underlyings=np.full(SYMBOL_IDS_MAX, -1, np.int64),
         units=np.zeros(INSTRUMENTS_MAX, np.float64),
         sources=np.zeros(INSTRUMENTS_MAX, np.int64),
+        wakes=np.full(INSTRUMENTS_MAX + 1, UNDEFINED, np.int64),
     )
 
 
@@ -319,7 +327,31 @@ def fill_view(desk: State, books: State, routes: State, scratch: State, slot: In
 
 
 @kernel()
-def act(desk: State, books: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int) -> None:
+def set_wake(wakes: Array, slot: Int, due: Int) -> None:
+    """Note when a slot's strategy is due, UNDEFINED for never; the earliest of all comes last."""
+    wakes[slot] = due
+    earliest = _UNDEFINED
+    for other in range(INSTRUMENTS_MAX):
+        earliest = min(earliest, wakes[other])
+    wakes[INSTRUMENTS_MAX] = earliest
+
+
+@kernel()
+def _take_wake(desk: State, books: State, wakes: Array, calls: Int) -> Int:
+    """The lowest slot whose strategy is due by now, its wake taken; -1 where none is."""
+    for slot in range(INSTRUMENTS_MAX):
+        if wakes[slot] > desk.counters[NOW]:
+            continue
+        if calls & NOT_IN_GAPS == 0 or books.slots[slot, CONFIDENCE] == _GOOD:  # Else it stays due until the gap ends.
+            set_wake(wakes, slot, _UNDEFINED)
+            return slot
+    return -1
+
+
+@kernel()
+def act(
+    desk: State, books: State, routes: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int
+) -> None:
     """Carry out the first `count` intents of the scratch, 0 to INTENTS_MAX, in order."""
     for at in range(count):
         intent = scratch.intents[at]
@@ -331,6 +363,8 @@ def act(desk: State, books: State, scratch: State, out: Array, powers: Array, sl
             )  # fmt: skip
         elif intent[INTENT_KIND] == CANCEL_SIDE:
             cancel_side(desk, out, slot, STRATEGY_ACCOUNT, side)
+        elif intent[INTENT_KIND] == WAKE:  # Never at this input again: a strategy that wakes itself must let time pass.
+            set_wake(routes.wakes, slot, max(intent[INTENT_PRICE], desk.counters[NOW] + 1))
 
 
 @kernel()
@@ -393,9 +427,10 @@ def run(
     Args:
         words: Shape (n, 8) int64; the rows to run over are whole records.
         first_ordinal: Of row 0.
-        strategy_turn: 1 to enter at a record whose STRATEGY_TURN was just answered: it is not applied again.
+        strategy_turn: How the record at `start` is entered: ANEW, or where the loop stopped in it. APPLIED after a
+            STRATEGY_TURN was answered; WOKEN after a WAKE_TURN was, or after WAKES_FULL.
         strategy: What `strategy_kernel` returned.
-        calls: How the strategy is called: IN_PYTHON, NOT_IN_GAPS, both or 0.
+        calls: How the strategy is called: IN_PYTHON, NOT_IN_GAPS, NOT_AT_ALL, their sum or 0.
 
     The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
     """
@@ -403,32 +438,52 @@ def run(
     counters = desk.counters
     limit = out.shape[0] - OUTPUT_MARGIN
     row = start
-    if strategy_turn != 0:
-        if counters[OVERFLOWS] != 0:
-            return row, MONEY_OVERFLOW
+    entry = strategy_turn
+    if entry != ANEW and counters[OVERFLOWS] != 0:
+        return row, MONEY_OVERFLOW
+    if entry == APPLIED:
         row += (words[row, 6] >> 56) & 255
+        entry = ANEW
     while row < n:
         if counters[OUT_ROWS] > limit:
-            return row, OUTPUT_FULL
+            return row, WAKES_FULL if entry == WOKEN else OUTPUT_FULL
         small = words[row, 6]
         length = (small >> 56) & 255
         kind = (small >> 48) & 255
         if length == 0 or row + length > n:
             return row, BAD_RECORD
-        counters[ORDINAL] = first_ordinal + row
-        if counters[UNFINISHED] == 0:
-            counters[INDEX] = 0
-            counters[ID_BASE] = 0
-        counters[UNFINISHED] = 0
-        if words[row, 1] > counters[NOW]:
-            counters[NOW] = words[row, 1]
-        if counters[NOW] >= counters[NEXT_DUE] or counters[UNSETTLED_SLOTS] != 0:
-            more = catch_up(desk, books, scratch.ladder, out, powers, limit)
+        if entry != WOKEN:
+            counters[ORDINAL] = first_ordinal + row
+            if counters[UNFINISHED] == 0:
+                counters[INDEX] = 0
+                counters[ID_BASE] = 0
+            counters[UNFINISHED] = 0
+            if words[row, 1] > counters[NOW]:
+                counters[NOW] = words[row, 1]
+            if counters[NOW] >= counters[NEXT_DUE] or counters[UNSETTLED_SLOTS] != 0:
+                more = catch_up(desk, books, scratch.ladder, out, powers, limit)
+                if counters[OVERFLOWS] != 0:
+                    return row, MONEY_OVERFLOW
+                if more != 0 or counters[OUT_ROWS] > limit:
+                    counters[UNFINISHED] = 1
+                    return row, OUTPUT_FULL
+        entry = ANEW
+        while routes.wakes[INSTRUMENTS_MAX] <= counters[NOW] and calls & NOT_AT_ALL == 0:
+            woken = _take_wake(desk, books, routes.wakes, calls)
+            if woken < 0:
+                break
+            fill_view(desk, books, routes, scratch, woken)
+            if calls & IN_PYTHON != 0:
+                return row, WAKE_TURN
+            scratch.intents[:] = 0
+            count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
+            if count < 0 or count > INTENTS_MAX:
+                return row, BAD_INTENTS
+            act(desk, books, routes, scratch, out, powers, woken, count)
             if counters[OVERFLOWS] != 0:
                 return row, MONEY_OVERFLOW
-            if more != 0 or counters[OUT_ROWS] > limit:
-                counters[UNFINISHED] = 1
-                return row, OUTPUT_FULL
+            if counters[OUT_ROWS] > limit:
+                return row, WAKES_FULL
         if kind == _COMMAND or kind == _DEFINITION or kind == _EPOCH:
             return row, SLOW_RECORD
         instrument = small & 0xFFFFFFFF
@@ -456,7 +511,7 @@ def run(
             if flags & _LAST != 0 and flags & _SNAPSHOT == 0 and _top_moved(books, routes, slot) != 0:
                 if calls & NOT_IN_GAPS != 0 and books.slots[slot, CONFIDENCE] != _GOOD:
                     routes.tops[slot] = _UNDEFINED  # Nothing was shown: the first event after the gap is.
-                else:
+                elif calls & NOT_AT_ALL == 0:
                     fill_view(desk, books, routes, scratch, slot)
                     if calls & IN_PYTHON != 0:
                         return row, STRATEGY_TURN
@@ -464,7 +519,7 @@ def run(
                     count = strategy(scratch.seen, scratch.numbers, parameters, memory, scratch.intents)
                     if count < 0 or count > INTENTS_MAX:
                         return row, BAD_INTENTS
-                    act(desk, books, scratch, out, powers, slot, count)
+                    act(desk, books, routes, scratch, out, powers, slot, count)
             if counters[OVERFLOWS] != 0:
                 return row, MONEY_OVERFLOW
         elif kind == _GAP:

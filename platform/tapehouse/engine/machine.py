@@ -24,6 +24,7 @@ from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
+from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument, stored
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.state import (
@@ -40,13 +41,9 @@ from tapehouse.desk.state import (
 from tapehouse.engine import loop
 from tapehouse.engine.commands import CommandDesk
 from tapehouse.engine.python_turns import PythonTurns
-from tapehouse.engine.strategy import (
-    INTENTS_MAX,
-    MEMORY_WORDS,
-    PARAMETERS_MAX,
-    CompiledStrategy,
-    Strategy,
-)
+from tapehouse.engine.registration import OPTIONS_MAX
+from tapehouse.engine.strategy import INTENTS_MAX, MEMORY_WORDS, CompiledStrategy, Strategy
+from tapehouse.engine.strategy_control import StrategyControl
 from tapehouse.log.frame import FrameHeader
 from tapehouse.market import CELL_BYTES, Cells, Instrument, Kind, from_words, read_definition, words
 from tapehouse.pricing import define_option, make_chain
@@ -55,13 +52,11 @@ from tapehouse.pricing import snapshot as snapshot_chain
 
 OUTPUT_ROWS = 65_536
 ORDERS_IN_BOOKS = 1 << 18
-OPTIONS_MAX = 1024
 DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
-_NO_PARAMETERS = np.zeros(PARAMETERS_MAX, np.int64)
 # What a restore replaces, and puts back where it fails.
 _STATE = (
     *("instruments", "cells", "outputs", "halted"),
-    *("_routes", "_books", "_chain", "_desk", "_commands", "_decisions", "_memory", "_outputs"),
+    *("_routes", "_books", "_chain", "_desk", "_commands", "_decisions", "_memory", "_outputs", "control"),
 )
 
 
@@ -79,7 +74,7 @@ class Engine:
     """One strategy on one tape; a `Machine` over TAPE frames."""
 
     name = "engine"
-    version = 3
+    version = 4
 
     def __init__(self, strategy: Strategy, *, guard: bool = True, exclude_gaps: bool = False) -> None:
         """An engine at the beginning of a tape.
@@ -93,7 +88,7 @@ class Engine:
         self.exclude_gaps = exclude_gaps
         self._compiled = strategy if isinstance(strategy, CompiledStrategy) else None
         self._turns = None if isinstance(strategy, CompiledStrategy) else PythonTurns(strategy, guard=guard)
-        self._parameters = self._compiled.parameter_array() if self._compiled else _NO_PARAMETERS
+        self.control = StrategyControl(strategy, self._turns)
         self._memory = np.zeros(MEMORY_WORDS, np.int64)
         self._scratch = loop.make_scratch()
         self._out = np.zeros((OUTPUT_ROWS, 8), np.int64)
@@ -142,6 +137,11 @@ class Engine:
         """Scratch of the matching kernels."""
         return self._scratch.ladder
 
+    def wake_all(self) -> None:
+        """Have the strategy called at the next input for every instrument of which it has been shown something."""
+        for slot in np.flatnonzero((self._routes.tops != UNDEFINED).any(axis=1)).tolist():
+            loop.set_wake(self._routes.wakes, slot, self.now + 1)
+
     def slot_of(self, symbol: str) -> int:
         """The book slot of a symbol; raises DataError where no instrument with a book has it."""
         for instrument in self.instruments.values():
@@ -187,8 +187,9 @@ class Engine:
         function = self._compiled.on_market if self._compiled else loop.idle
         calls = loop.IN_PYTHON if self._turns is not None else 0
         calls |= loop.NOT_IN_GAPS if self.exclude_gaps else 0
+        calls |= 0 if self.control.is_running else loop.NOT_AT_ALL
         state = (self._desk, self._books, self._chain, self._routes, self._scratch)
-        return (*state, function, self._parameters, self._memory, calls, self._out, POWERS)
+        return (*state, function, self.control.parameters, self._memory, calls, self._out, POWERS)
 
     def resolve(self, why: int, cells: Cells, row: int, first_ordinal: int) -> tuple[int, int]:
         """Do in Python what the loop stopped for at a row; returns the row and the turn to enter it with again.
@@ -196,19 +197,33 @@ class Engine:
         Raises:
             DecodeError, DataError, StrategyError: As `apply`.
         """
-        if why == loop.OUTPUT_FULL:
+        if why in (loop.OUTPUT_FULL, loop.WAKES_FULL):
             self.collect()
-            return row, 0
+            return row, loop.ANEW if why == loop.OUTPUT_FULL else loop.WOKEN
         if why == loop.SLOW_RECORD:
             self.collect()  # a slow record may produce more than the loop's margin
             length = int(cells["cells"][row])
             self._slow(cells[row : row + length], first_ordinal + row)
-            return row + length, 0
-        if why == loop.STRATEGY_TURN:
+            return row + length, loop.ANEW
+        if why in (loop.STRATEGY_TURN, loop.WAKE_TURN):
             self._take_turn()
-            return row, 1
+            return row, loop.APPLIED if why == loop.STRATEGY_TURN else loop.WOKEN
+        if why in (loop.UNKNOWN_KIND, loop.UNDEFINED_INSTRUMENT) and self._commands.parked.parking.policy == "park":
+            return self._skip(why, cells, row, first_ordinal), 0
         self._halt(why, first_ordinal + row, cells[row])
         raise InvariantError(f"the loop stopped for reason {why}", subject=self.name)
+
+    def _skip(self, why: int, cells: Cells, row: int, first_ordinal: int) -> int:
+        """Park a record that cannot be applied; returns the next row. One whose length is broken halts."""
+        record = cells[row : row + int(cells["cells"][row])]
+        if record["cells"][1:].any():
+            self._halt(loop.BAD_RECORD, first_ordinal + row, cells[row])
+        self.collect()
+        try:
+            self._halt(why, first_ordinal + row, cells[row])
+        except DecodeError as error:
+            self._commands.parked.park_input(record, first_ordinal + row, error.message)
+        return row + len(record)
 
     def _halt(self, why: int, ordinal: int, cell: Any) -> None:
         position = f"cell {ordinal}"
@@ -360,7 +375,7 @@ class Engine:
         if self._turns is None:
             raise InvariantError("a turn of a strategy that is not there", subject=self.name)
         slot, count = self._turns.ask(self._scratch)
-        loop.act(self._desk, self._books, self._scratch, self._out, POWERS, slot, count)
+        loop.act(self._desk, self._books, self._routes, self._scratch, self._out, POWERS, slot, count)
 
     # State.
 
@@ -369,7 +384,7 @@ class Engine:
         definitions = [instrument.definition(ts_recv=0).tobytes().hex() for instrument in self.instruments.values()]
         seen = (routes.tops, routes.quotes, routes.priced, routes.numbers)
         fed = np.flatnonzero(routes.sources)
-        return {
+        sections = {
             "books": snapshot_books(self._books),
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
@@ -381,6 +396,12 @@ class Engine:
             "seen": b"".join(array.tobytes() for array in seen),
             "sources": json.dumps({int(slot): int(routes.sources[slot]) for slot in fed}).encode(),
         }
+        due = {int(slot): int(routes.wakes[slot]) for slot in np.flatnonzero(routes.wakes[:-1] != UNDEFINED)}
+        if due:
+            sections["wakes"] = json.dumps(due).encode()
+        if self.control.is_changed:
+            sections["control"] = self.control.state()
+        return sections
 
     def snapshot(self) -> bytes:
         """The whole state; canonical."""
@@ -390,7 +411,7 @@ class Engine:
             "cells": self.cells,
             "outputs": self.outputs,
             "strategy": self.strategy.name,
-            "parameters": self._parameters.tolist(),
+            "parameters": self.control.base.tolist(),
             "exclude_gaps": self.exclude_gaps,
         }
         return pack_sections({**self._sections(), "head": json.dumps(head).encode()})
@@ -406,7 +427,7 @@ class Engine:
         try:
             sections = unpack_sections(snapshot)
             head = json.loads(sections["head"])
-            if head["strategy"] != self.strategy.name or head["parameters"] != self._parameters.tolist():
+            if head["strategy"] != self.strategy.name or head["parameters"] != self.control.base.tolist():
                 raise IntegrityError("the snapshot is of another strategy or other parameters")
             if head.setdefault("exclude_gaps", None) is None:  # As snapshots were before books had a confidence.
                 sections["sources"] = b"{}"
@@ -447,6 +468,11 @@ class Engine:
             at += array.nbytes
         for slot, source in json.loads(sections["sources"]).items():
             self._routes.sources[int(slot)] = source
+        for slot, due in json.loads(sections.get("wakes", b"{}")).items():
+            loop.set_wake(self._routes.wakes, int(slot), int(due))
+        self.control = StrategyControl(self.strategy, self._turns)
+        if "control" in sections:
+            self.control.load(sections["control"])
         if at != len(sections["seen"]):
             raise IntegrityError("a snapshot has bytes left over", subject=self.name, hint="refold the log")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tapehouse.core.errors import IntegrityError, StrategyError
+from tapehouse.core.errors import DataError, IntegrityError, StrategyError
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import BUY, SELL
 from tapehouse.engine.guard import Guard, NoGuard
@@ -27,10 +27,12 @@ from tapehouse.engine.strategy import (
     TIMES_IN_FORCE,
     VIEW_CONFIDENCE,
     VIEW_ORDINAL,
+    WAKE,
     CancelSide,
     PythonStrategy,
     Submit,
     View,
+    Wake,
 )
 from tapehouse.market import Confidence
 
@@ -94,6 +96,27 @@ class PythonTurns:
             self._guarded("restore()", self._strategy.restore, before)
             raise IntegrityError(error.message, subject=error.subject, hint="refold the log") from error
 
+    def configure(self, parameters: dict[str, int]) -> None:
+        """Give the strategy other parameters; where it refuses, it is as it was.
+
+        Raises:
+            DataError: It refuses them, or takes none while it runs.
+        """
+        configure = getattr(self._strategy, "configure", None)
+        if configure is None:
+            raise DataError(
+                "it takes no parameters while it runs", subject=self._subject, hint="restart it with others"
+            )
+        before = self.state()
+        try:
+            with self._guard:
+                configure(dict(parameters))
+        except StrategyError:
+            raise
+        except Exception as error:
+            self._guarded("restore()", self._strategy.restore, before)
+            raise DataError(f"it refuses: {error}", subject=self._subject) from error
+
     def _guarded(self, position: str, function: Callable[..., Any], *arguments: object) -> Any:
         """Call a method of the strategy; whatever it raises is a StrategyError."""
         try:
@@ -124,6 +147,9 @@ class PythonTurns:
             if problem:
                 raise StrategyError(problem, subject=self._subject, position=position)
             row[:] = 0
+            if isinstance(intent, Wake):
+                row[INTENT_KIND], row[INTENT_PRICE] = WAKE, UNDEFINED if intent.at is None else intent.at
+                continue
             row[INTENT_KIND] = SUBMIT if isinstance(intent, Submit) else CANCEL_SIDE
             row[INTENT_SIDE] = intent.side
             if isinstance(intent, Submit):
@@ -137,6 +163,9 @@ def _defined(value: int) -> int | None:
 
 def _problem(intent: object) -> str:
     """What is wrong with an intent of a Python strategy; empty where nothing is."""
+    if isinstance(intent, Wake):
+        due = UNDEFINED if intent.at is None else intent.at
+        return "" if _is_int64(due) else f"the time of a wake is {due!r}, no 64-bit integer"
     if not isinstance(intent, Submit | CancelSide):
         return f"an intent is a {type(intent).__name__}"
     if not isinstance(intent.side, int) or intent.side not in (BUY, SELL):
@@ -144,6 +173,10 @@ def _problem(intent: object) -> str:
     if isinstance(intent, CancelSide):
         return ""
     for value in (intent.price, intent.size):
-        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        if not _is_int64(value):
             return f"the price or size of an order is {value!r}, no 64-bit integer"
     return "" if intent.time_in_force in TIMES_IN_FORCE else f"a time in force is {intent.time_in_force!r}"
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, int) and -(2**63) <= value < 2**63

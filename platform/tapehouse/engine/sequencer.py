@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
@@ -20,6 +21,8 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
 from tapehouse.core.errors import DataError, TapehouseError
 from tapehouse.core.metrics import Metrics
+from tapehouse.engine.registration import definition_of
+from tapehouse.engine.session_closes import SessionCloses
 from tapehouse.log import Log, Message, Progress, open_frame
 from tapehouse.market import (
     CELL_BYTES,
@@ -150,6 +153,10 @@ class Sequencer:
         self.state = state
         self.metrics = metrics or Metrics()
         self._ids = {(i.venue, i.symbol): i.id for i in state.instruments.values()}
+        self._next_id = max(state.instruments, default=0) + 1
+        self._allotting = threading.Lock()  # in `ahead` mode feeds are heard in another thread than commands
+        self._registered: set[int] = set()  # instruments whose definition a command brought: it may still be on its way
+        self._closes = SessionCloses()
         self._commands: asyncio.Queue[Message] = asyncio.Queue(COMMANDS_QUEUED_MAX)
         self._arrived = asyncio.Event()
         self._pending: list[Cells] = []
@@ -201,16 +208,22 @@ class Sequencer:
         Raises:
             DataError: The tape has an instrument of that name with other terms, or an underlying is missing.
         """
+        with self._allotting:
+            return self._define(instruments)
+
+    def _define(self, instruments: tuple[Instrument, ...]) -> np.ndarray:
         table = np.zeros(max((i.id for i in instruments), default=0) + 1, np.uint32)
         for instrument in sorted(instruments, key=lambda i: i.underlying != 0):  # what others derive from comes first
             key = (instrument.venue, instrument.symbol)
-            number = self._ids.setdefault(key, len(self._ids) + 1)
+            number = self._ids.setdefault(key, self._next_id)
+            self._next_id = max(self._next_id, number + 1)
             underlying = int(table[instrument.underlying]) if instrument.underlying < len(table) else 0
             if instrument.underlying and not underlying:
                 raise DataError(f"its underlying {instrument.underlying} is not declared", subject=instrument.symbol)
             table[instrument.id] = number
-            defined = replace(instrument, id=number, underlying=underlying, revision=1)
             known = self.state.instruments.get(number)
+            close = known.session_close_ns if known else 0
+            defined = replace(instrument, id=number, underlying=underlying, revision=1, session_close_ns=close)
             terms = defined if known is None else defined.revised(known)
             if terms is None:
                 raise DataError(
@@ -218,8 +231,9 @@ class Sequencer:
                     subject=instrument.symbol,
                     hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
-            if terms is not known:
+            if terms is not known or number in self._registered:
                 self.state.instruments[number] = terms
+                self._closes.forget()
                 self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
         return table
 
@@ -236,6 +250,7 @@ class Sequencer:
             self.admit_commands()
             end = start + whole_records(cells[start:], APPEND_CELLS)
             piece = cells[start:end]
+            self._add(self.session_cells())
             self.state.now = max(self.state.now, int(piece["ts_recv"][piece["cells"] > 0].max()))
             self._add(piece)
             if self._pending_cells >= APPEND_CELLS:
@@ -244,8 +259,21 @@ class Sequencer:
 
     async def tick(self) -> None:
         """Append a CLOCK cell, so that timers fire while the market is quiet."""
+        self._add(self.session_cells())
         self._add(self.clock_cell())
         await self.flush()
+
+    def session_cells(self) -> Cells:
+        """Definitions of instruments whose session has ended by now, with the close of the one that is on or next."""
+        if not self._closes.due(self.now, self.state.instruments):
+            return empty_cells(0)
+        with self._allotting:
+            revised = self._closes.revisions(self.now, self.state.instruments)
+            self.state.instruments.update({instrument.id: instrument for instrument in revised})
+            made = [instrument.definition(ts_recv=self.now, source=DESK_SOURCE) for instrument in revised]
+        self.metrics.add("session_closes_total", len(revised))
+        self.metrics.set("session_calendars_unknown", self._closes.unknown)
+        return np.concatenate([empty_cells(0), *made])
 
     def clock_cell(self) -> Cells:
         """A CLOCK cell of the tape's present time."""
@@ -272,16 +300,32 @@ class Sequencer:
             timer.cancel()
 
     def command_cells(self, message: Message) -> Cells:
-        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed."""
+        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed.
+
+        Before one that registers a new instrument stands its definition: only a sequencer allots ids.
+        """
         self.state.commands_through = message.sequence
         payload = message.payload
         if len(payload) > PAYLOAD_BYTES_MAX:
             payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
             self.metrics.add("commands_refused_total")
         now = self.now
-        return pack_payload(
+        command = pack_payload(
             Kind.COMMAND, payload, ts_event=now, ts_recv=now, sequence=message.sequence, source=DESK_SOURCE
         )
+        return np.concatenate([self._registration(payload), command])
+
+    def _registration(self, payload: bytes) -> Cells:
+        """The definition that a message of CMDS needs before it; no cells where it needs none."""
+        with self._allotting:
+            made = definition_of(payload, self.state.instruments)
+            if made is None:
+                return empty_cells(0)
+            self._ids[made.venue, made.symbol] = made.id
+            self._next_id = max(self._next_id, made.id + 1)
+            self._registered.add(made.id)
+            self.state.instruments[made.id] = made
+            return made.definition(ts_recv=self.now, source=DESK_SOURCE)
 
     def admit_commands(self) -> int:
         """Give every queued command its place on the tape, now; returns how many."""

@@ -50,7 +50,7 @@ NUMBERS = 2
 # Columns of `intents` (int64).
 INTENT_KIND, INTENT_SIDE, INTENT_PRICE, INTENT_SIZE, INTENT_TIME_IN_FORCE = range(5)
 INTENT_COLUMNS = 5
-SUBMIT, CANCEL_SIDE = 1, 2
+SUBMIT, CANCEL_SIDE, WAKE = 1, 2, 3  # a WAKE has its time in INTENT_PRICE: UTC ns, UNDEFINED for no more
 TIMES_IN_FORCE = (GTC, IOC, POST_ONLY)
 INTENTS_MAX = 16  # of one call
 MEMORY_WORDS = 1024
@@ -112,7 +112,17 @@ class CancelSide:
     side: int
 
 
-Intent = Submit | CancelSide
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """Be called again for this instrument at the first input at or after a time, though nothing moves; once.
+
+    An instrument has one such time: a later wake replaces it, None takes it back.
+    """
+
+    at: int | None
+
+
+Intent = Submit | CancelSide | Wake
 
 
 class PythonStrategy(Protocol):
@@ -131,6 +141,9 @@ class PythonStrategy(Protocol):
     def restore(self, state: bytes) -> None:
         """Become what `state` returned."""
         ...
+
+    # One that takes parameters while it runs has also `configure(self, parameters: dict[str, int]) -> None`, which
+    # raises ValueError for what it does not take; what it was given is in its `state`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,5 +186,6 @@ __all__ = [
     "Strategy",
     "Submit",
     "View",
+    "Wake",
     "strategy_kernel",
 ]

@@ -74,6 +74,14 @@ class MemoryLog:
     async def last(self) -> Message | None:
         return self._messages[-1] if self._messages else None
 
+    async def last_under(self, pattern: str) -> Message | None:
+        """The last message on a subject, or below one that ends with `.>`; None where there is none."""
+        prefix = pattern.removesuffix(">")
+        for message in reversed(self._messages):
+            if message.subject == pattern or (prefix != pattern and message.subject.startswith(prefix)):
+                return message
+        return None
+
     async def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
         end = self._last if through is None and not follow else through
         sequence = first

@@ -34,6 +34,8 @@ class Instrument:
         right: Of an option: `C` or `P`.
         calendar: When it trades, as `market.calendar` knows it by name; empty where nobody said.
         revision: Of its terms on one tape, from 1 up: see `revised`.
+        session_close_ns: When its present session ends, UTC ns, as the sequencer found it in the calendar; 0 where
+            nobody said.
     """
 
     id: int
@@ -53,6 +55,7 @@ class Instrument:
     right: str = ""
     calendar: str = ""
     revision: int = 1
+    session_close_ns: int = 0
 
     def price(self, fixed: int) -> Decimal:
         """A price on the tape as an exact decimal."""
@@ -73,8 +76,8 @@ class Instrument:
     def revised(self, known: Instrument) -> Instrument | None:
         """These terms as the next revision of what a tape knows; `known` itself where nothing differs.
 
-        Tick, lot, calendar and a future's expiry may change from one session to the next. Anything else says what the
-        numbers on the tape mean or which contract it is: None where that differs.
+        Tick, lot, calendar, the session's close and a future's expiry may change from one session to the next. Anything
+        else says what the numbers on the tape mean or which contract it is: None where that differs.
         """
         if replace(self, revision=known.revision) == known:
             return known
@@ -106,8 +109,8 @@ class Instrument:
         )
 
 
-_ADDED = {"calendar": "", "revision": 1}  # fields that the first definitions did not have
-_REVISABLE = {"tick_size", "lot_size", "expiry_ns", "calendar"}
+_ADDED = {"calendar": "", "revision": 1, "session_close_ns": 0}  # fields that the first definitions did not have
+_REVISABLE = {"tick_size", "lot_size", "expiry_ns", "calendar", "session_close_ns"}
 _TYPES = {field.name: str(field.type) for field in fields(Instrument)}  # `int` and `str`, as annotated
 
 

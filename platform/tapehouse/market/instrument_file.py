@@ -16,6 +16,7 @@ and `size_exponent` say otherwise. docs/formats/instruments.md lists every key.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -50,10 +51,10 @@ Step = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_positive)]
 Exponent = Annotated[int, Field(ge=EXPONENT_MIN, le=EXPONENT_MAX)]
 
 
-class _Declared(BaseModel):
-    """One table of the file."""
+class DeclaredInstrument(BaseModel):
+    """An instrument in words: one table of the file, or the body of a command."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
     symbol: str = Field(min_length=1, max_length=255)
     venue: str = ""
@@ -75,7 +76,7 @@ class _Declared(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    instrument: list[_Declared] = Field(max_length=INSTRUMENTS_MAX)
+    instrument: list[DeclaredInstrument] = Field(max_length=INSTRUMENTS_MAX)
 
 
 def load_instruments(path: Path | str) -> tuple[Instrument, ...]:
@@ -109,14 +110,30 @@ def load_instruments(path: Path | str) -> tuple[Instrument, ...]:
     return found
 
 
-def _instrument(path: Path, number: int, item: _Declared, ids: dict[str, int]) -> Instrument:
-    position = f"instrument {number}, {item.symbol}"
+def _instrument(path: Path, number: int, item: DeclaredInstrument, ids: dict[str, int]) -> Instrument:
+    try:
+        return declared_instrument(item, number, ids)
+    except DataError as error:
+        position = f"instrument {number}, {item.symbol}"
+        raise DecodeError(error.message, subject=str(path), position=position, hint=error.hint) from error
+
+
+def declared_instrument(item: DeclaredInstrument, number: int, ids: Mapping[str, int]) -> Instrument:
+    """A declared instrument as a tape knows it.
+
+    Args:
+        number: Its id.
+        ids: Of the symbols that an option may derive from.
+
+    Raises:
+        DataError: A number does not fit its unit, or an option lacks underlying, strike, expiry or right.
+    """
     if item.asset_class == "option":
         lacking = [name for name in ("underlying", "strike", "expiry", "right") if not getattr(item, name)]
         if lacking:
-            raise DecodeError(f"an option needs {', '.join(lacking)}", subject=str(path), position=position)
+            raise DataError(f"an option needs {', '.join(lacking)}")
     if item.underlying and item.underlying not in ids:
-        raise DecodeError(f"its underlying {item.underlying!r} is not declared", subject=str(path), position=position)
+        raise DataError(f"its underlying {item.underlying!r} is not declared")
     price_exponent = item.price_exponent
     if price_exponent is None:
         price_exponent = min(PRICE_EXPONENT, _last_decimal(item.tick_size))
@@ -124,26 +141,28 @@ def _instrument(path: Path, number: int, item: _Declared, ids: dict[str, int]) -
     if size_exponent is None:
         size_exponent = min(0, _last_decimal(item.lot_size))
     try:
-        return Instrument(
-            id=number,
-            symbol=item.symbol,
-            venue=item.venue,
-            asset_class=item.asset_class,
-            price_exponent=price_exponent,
-            size_exponent=size_exponent,
-            tick_size=to_fixed(item.tick_size, price_exponent),
-            lot_size=to_fixed(item.lot_size, size_exponent),
-            currency=item.currency,
-            currency_exponent=item.currency_exponent,
-            multiplier=item.multiplier,
-            underlying=ids.get(item.underlying, 0),
-            strike=0 if item.strike is None else to_fixed(item.strike, price_exponent),
-            expiry_ns=_nanoseconds(item.expiry),
-            right=item.right,
-            calendar=item.calendar,
-        )
+        tick_size, lot_size = to_fixed(item.tick_size, price_exponent), to_fixed(item.lot_size, size_exponent)
+        strike = 0 if item.strike is None else to_fixed(item.strike, price_exponent)
     except DataError as error:
-        raise DecodeError(error.message, subject=str(path), position=position, hint="declare its exponents") from error
+        raise DataError(error.message, hint="declare its exponents") from error
+    return Instrument(
+        id=number,
+        symbol=item.symbol,
+        venue=item.venue,
+        asset_class=item.asset_class,
+        price_exponent=price_exponent,
+        size_exponent=size_exponent,
+        tick_size=tick_size,
+        lot_size=lot_size,
+        currency=item.currency,
+        currency_exponent=item.currency_exponent,
+        multiplier=item.multiplier,
+        underlying=ids.get(item.underlying, 0),
+        strike=strike,
+        expiry_ns=_nanoseconds(item.expiry),
+        right=item.right,
+        calendar=item.calendar,
+    )
 
 
 def _last_decimal(value: Decimal) -> int:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tapehouse.book import ASK, BID, apply, best_price, best_size, define, make_books
-from tapehouse.core.errors import DataError, DecodeError
+from tapehouse.core.errors import DataError
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.log import FrameHeader
 from tapehouse.market import Action, Cells, Flag, Kind, words
@@ -87,15 +87,16 @@ class BboBuilder:
         at, rows = 0, 0
         while at < len(cells):
             at, rows = fold_tops(self._books, self._slots, self._tops, array, at, header.first_ordinal, out, rows)
-            if at < len(cells):
-                self._make_book(int(cells["instrument"][at]))
+            if at < len(cells) and not self._make_book(int(cells["instrument"][at])):
+                at += max(1, int(cells["cells"][at]))  # Nothing defined it: the desk halted there, or skipped it.
         if rows:
             self._parts.append(out[:rows].copy())
 
-    def _make_book(self, number: int) -> None:
+    def _make_book(self, number: int) -> bool:
+        """Begin an instrument's book; False where nothing defined it."""
         instrument = self._dictionary.instruments.get(number)
         if instrument is None:
-            raise DecodeError(f"instrument {number} is used before its definition", subject="TAPE")
+            return False
         if self._made >= BOOKS_MAX:
             raise DataError(f"a tape has {BOOKS_MAX} books at most", subject=instrument.symbol, hint="split the tape")
         if number >= len(self._slots):
@@ -105,6 +106,7 @@ class BboBuilder:
         define(self._books, self._made, instrument.tick_size)
         self._slots[number] = self._made
         self._made += 1
+        return True
 
     def table(self) -> pl.DataFrame:
         rows = np.concatenate([np.zeros((0, COLUMNS), np.int64), *self._parts])

@@ -33,6 +33,8 @@ from tapehouse.query.builders import (
 from tapehouse.query.columns import Dictionary
 from tapehouse.query.definitions import InstrumentsBuilder, WideIdsBuilder
 from tapehouse.query.gaps import GapsBuilder
+from tapehouse.query.lineage import build_lineage
+from tapehouse.query.parked import ParkedBuilder
 from tapehouse.query.read import read_frames
 from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
@@ -82,6 +84,9 @@ TABLES: dict[str, TableKind] = {
         source=TAPE, make=lambda known, _: QuotesBuilder(known, Kind.OPTION_QUOTE), description="option quotes"
     ),
     "orders": TableKind(source=EVENTS, make=OrdersBuilder, description="what has become of every order"),
+    "parked": TableKind(
+        source=EVENTS, make=ParkedBuilder, description="inputs that the desk could not understand or apply"
+    ),
     "positions": TableKind(source=EVENTS, make=PositionsBuilder, description="what every account holds and earned"),
     "prices": TableKind(
         source=TAPE, make=lambda known, _: PricesBuilder(known), description="last trade, best bid and ask"
@@ -102,7 +107,9 @@ TABLES: dict[str, TableKind] = {
 
 STAGES = "stages"
 STAGES_DESCRIPTION = "how long each burst of inputs took to the journal, through the engine and out (`ahead` mode)"
-NAMES = frozenset((*TABLES, STAGES))
+LINEAGE = "lineage"  # of both logs
+LINEAGE_DESCRIPTION = "each order and fill with the input that led to it, and the one that its order was decided on"
+NAMES = frozenset((*TABLES, LINEAGE, STAGES))
 
 
 class QuerySession:
@@ -130,7 +137,8 @@ class QuerySession:
         self._built: set[str] = set()
         self._connection = duckdb.connect(":memory:", config={**_CONFIGURATION, "threads": str(threads)})
         self._connection.execute("SET TimeZone = 'UTC'")
-        described = {**{name: kind.description for name, kind in TABLES.items()}, STAGES: STAGES_DESCRIPTION}
+        described = {name: kind.description for name, kind in TABLES.items()}
+        described |= {LINEAGE: LINEAGE_DESCRIPTION, STAGES: STAGES_DESCRIPTION}
         listed = {"name": list(described), "description": list(described.values())}
         self._create("tables", pl.DataFrame(listed))
 
@@ -168,14 +176,16 @@ class QuerySession:
         if STAGES in names - self._built:
             self._create(STAGES, await asyncio.to_thread(read_stages, self._timings))
             self._built.add(STAGES)
-        for source, log in self._logs.items():
-            wanted = {name: TABLES[name] for name in names - self._built - {STAGES} if TABLES[name].source == source}
+        if LINEAGE in names - self._built:
+            tape, events = self._log(TAPE, LINEAGE), self._log(EVENTS, LINEAGE)
+            self._create(LINEAGE, await build_lineage(tape, events, as_of=self._as_of))
+            self._built.add(LINEAGE)
+        for source in self._logs:
+            left = names - self._built - {LINEAGE, STAGES}
+            wanted = {name: TABLES[name] for name in left if TABLES[name].source == source}
             if not wanted:
                 continue
-            if log is None:
-                raise MissingError(
-                    f"no {source.upper()} log here for table {min(wanted)}", hint="name a tape that is there"
-                )
+            log = self._log(source, min(wanted))
             dictionary, known = Dictionary(), Names()
             builders = {name: kind.make(dictionary, known) for name, kind in wanted.items()}
             async for header, cells in read_frames(log, as_of=self._as_of):
@@ -197,6 +207,12 @@ class QuerySession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _log(self, source: str, table: str) -> Log:
+        log = self._logs[source]
+        if log is None:
+            raise MissingError(f"no {source.upper()} log here for table {table}", hint="name a tape that is there")
+        return log
 
     def _create(self, name: str, frame: pl.DataFrame) -> None:
         # A table of DuckDB's own, because the name of a registered frame would have to be spelled as it is here.

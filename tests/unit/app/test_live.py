@@ -309,7 +309,7 @@ async def test_commands_that_wait_are_taken_before_the_day_begins_and_later_ones
     assert (np.diff(times) >= 0).all()  # a command has the tape's time, not today's
     outcomes = [event["body"] for event in events_in(await cells_of(logs.events)) if event["type"] == "command.outcome"]
     assert [outcome["outcome"] for outcome in outcomes] == [
-        *("accepted", "repeated", "rejected", "rejected", "accepted", "accepted")
+        *("accepted", "repeated", "rejected", "parked", "accepted", "accepted")
     ]
 
 
@@ -318,8 +318,9 @@ async def test_a_command_too_long_for_a_record_is_answered_all_the_same() -> Non
     await commands.append(b"{" + b" " * 12_500, expected_last=None, subject="cmd.v1.day.any")
     logs = new_logs(commands)
     await record(day(), logs, strategy=quick_maker(), clock=VirtualClock(NOW))
-    answers = events_in(await cells_of(logs.events))
-    assert [(event["causation"], event["body"]["outcome"]) for event in answers] == [("cmds:1", "rejected")]
+    parked, answer = events_in(await cells_of(logs.events))
+    assert (parked["causation"], parked["type"]) == ("cmds:1", "command.parked")
+    assert (answer["causation"], answer["body"]["outcome"]) == ("cmds:1", "parked")
 
 
 async def test_more_commands_than_an_append_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

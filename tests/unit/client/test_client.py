@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tapehouse.app.book_keeper import BookKeeper
+from tapehouse.app.past import StateAt
+from tapehouse.app.state_keeper import StateKeeper
 from tapehouse.client import AsyncClient, Client
 from tapehouse.client.sync_client import _LoopThread
 from tapehouse.core import VirtualClock
 from tapehouse.core.errors import BusUnavailableError, DataError, MissingError, UsageError
 from tapehouse.desk.projection import PositionsProjection
-from tapehouse.log import Host
+from tapehouse.log import Host, Log
 from tapehouse.log.snaps import MemorySnaps
 from tests.support.desk_day import shared_day
 from tests.support.memory_platform import MemoryPlatform, desk_running, make_platform
@@ -197,3 +199,50 @@ async def test_a_book_is_the_same_with_snapshots_and_without(platform: MemoryPla
         early = await client.read_book("AAPL", at=found.time - 10**9, tape="day")
         assert early.time <= found.time - 10**9
         assert early.next_ordinal < found.next_ordinal
+
+
+async def test_the_past_is_read_as_the_present_is(platform: MemoryPlatform) -> None:
+    platform.small = MemorySnaps()
+    tape, events = platform.logs["tape"], platform.logs["events"]
+    async with AsyncClient(platform) as client:
+        now = await client.kv("positions/", tape="day")
+        end = await client.state_at(tape="day")
+        assert end.items("positions/") == now == await client.kv("positions/", at_ordinal=_cells(end) - 1, tape="day")
+        alone = await client.read("positions/", at_ordinal=_cells(end) // 2, tape="day")
+        for source, log in (("tape", tape), ("events", events)):
+            await StateKeeper(log, platform.small, tape="day", source=source, cells_every=50).run()  # type: ignore[arg-type]
+        quick = await client.read("positions/", at_ordinal=_cells(end) // 2, tape="day")
+        assert quick.value == alone.value != now
+        assert alone.state is not None
+        assert quick.state is not None
+        assert quick.state.digests() == alone.state.digests()
+        assert quick.state.cells_folded["positions"] < alone.state.cells_folded["positions"]
+        at_ns = quick.state.positions["events"].ts_ns
+        assert at_ns is not None
+        then = await client.state_at(datetime.fromtimestamp(at_ns // 10**9, UTC), tape="day", projections=["orders"])
+        assert set(then.digests()) == {"orders"}
+        with pytest.raises(UsageError, match=r"there is no projection .order. .there are orders, positions, prices"):
+            await client.state_at(projections=["order"], tape="day")
+        with pytest.raises(UsageError, match="no projection has the key"):
+            await client.kv("order/1", at_ordinal=5, tape="day")
+        with pytest.raises(UsageError, match="a time or an ordinal"):
+            await client.kv("orders/1", at=1, at_ordinal=5, tape="day")
+        with pytest.raises(UsageError, match="the tape has not come to cell"):
+            await client.kv("orders/", at_ordinal=_cells(end), tape="day")
+
+
+async def test_a_tape_without_a_desk_has_a_past_of_prices(
+    platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(name: str) -> Log:
+        raise MissingError("no such stream", subject=name)
+
+    monkeypatch.setattr(platform, "events", none)
+    async with AsyncClient(platform) as client:
+        assert (await client.kv("prices/AAPL", at_ordinal=60, tape="day"))["ordinal"] <= 60
+        with pytest.raises(MissingError, match="the tape has no desk"):
+            await client.kv("orders/", at_ordinal=60, tape="day")
+
+
+def _cells(state: StateAt) -> int:
+    return state.positions["tape"].next_ordinal

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tapehouse.core.errors import ConflictError, IntegrityError, StrategyError
+from tapehouse.desk import BUY
 from tapehouse.engine import Engine, GatedEngine, Strategy, Submit, View
 from tapehouse.log import FrameWriter, MemoryLog, MemorySnapshots, decode_frame
 from tapehouse.log.host import Snapshot
-from tapehouse.market import Cells, Kind
+from tapehouse.market import Cells, Kind, record_starts, words
 from tapehouse.strategies import maker
 from tests.support.bench import LOG_ID, cells_of, fold, quick_maker, quick_watcher, shared_day
 
@@ -408,3 +409,97 @@ async def test_a_changed_decision_in_events_is_found() -> None:
     await (await FrameWriter.open(events, writer=9)).append(forged, input_ordinal=len(cells))
     with pytest.raises(IntegrityError, match="a decision differs"):
         await gated(quick_maker, tape, events).run()
+
+
+# A desk that decides otherwise than it did.
+
+
+class Buyer:
+    """A Python strategy that buys now and then, at a price of its own; silent in a span of its turns."""
+
+    name = "buyer"
+
+    def __init__(self, *, price: int = 1, every: int = 40, silent_from: int = 2**62, once_at: int = -1) -> None:
+        self.turns = 0
+        self._price, self._every, self._silent_from, self._once_at = price, every, silent_from, once_at
+
+    def on_market(self, view: View) -> list[Submit]:
+        self.turns += 1
+        regular = self.turns % self._every == 0 and self.turns < self._silent_from
+        if not regular and self.turns != self._once_at:
+            return []
+        return [Submit(side=BUY, price=self._price * view.tick, size=100)]
+
+    def state(self) -> bytes:
+        return self.turns.to_bytes(8, "little")
+
+    def restore(self, state: bytes) -> None:
+        self.turns = int.from_bytes(state, "little")
+
+
+def inputs_of_orders(outputs: Cells) -> list[int]:
+    """The inputs on which the strategy sent orders."""
+    starts = np.flatnonzero((outputs["kind"] == Kind.ORDER) & (outputs["cells"] > 0))
+    clients = words(outputs)[starts + 1, 0]
+    return sorted({int(outputs["sequence"][at]) for at in starts[clients == 0]})
+
+
+@pytest.mark.parametrize("with_snapshot", [False, True])
+async def test_a_changed_strategy_halts_at_the_first_input_that_it_decides_otherwise(with_snapshot: bool) -> None:
+    """With another price, without orders, without the last one: at a restart the input is named."""
+    _, _, cells, _ = shared_day(quick_maker)
+    tape, events, snapshots = await tape_of(cells), Faulty(), MemorySnapshots()
+    engine = gated(Buyer, tape, events, snapshots)
+    await engine.run(through=(await tape.extent()).last // 2)
+    if with_snapshot:
+        await engine.save()
+    known = inputs_of_orders(await cells_of(events)) if with_snapshot else []
+    await engine.run()
+    outputs = await cells_of(events)
+    orders = inputs_of_orders(outputs)
+    turns = engine.engine.strategy.turns  # type: ignore[union-attr]
+    for changed, expected in (
+        (lambda: Buyer(price=2), orders[len(known)]),
+        (lambda: Buyer(silent_from=0), orders[len(known)]),
+        (lambda: Buyer(silent_from=turns - turns % 40), orders[-1]),
+    ):
+        with pytest.raises(IntegrityError, match=r"a decision (differs|that was made before is not)") as told:
+            await gated(changed, tape, events, snapshots, writer=3).run()
+        assert told.value.position.startswith(f"input cell {expected}, index ")
+        assert np.array_equal(await cells_of(events), outputs), "a desk that halts has written nothing"
+    same = gated(Buyer, tape, events, snapshots, writer=4)
+    await same.run()
+    assert len(await cells_of(events)) == len(outputs)
+
+
+async def test_a_strategy_that_decides_nothing_any_more_halts_where_nothing_else_is_decided() -> None:
+    """What comes again is compared; what does not come again must be missed."""
+    _, _, cells, _ = shared_day(quick_maker)
+    tape, events = await tape_of(_without_commands(cells)), Faulty()
+    await gated(Buyer, tape, events).run()
+    outputs = await cells_of(events)
+    with pytest.raises(IntegrityError, match="a decision that was made before is not made again") as told:
+        await gated(lambda: Buyer(silent_from=0), tape, events, writer=3).run()
+    assert told.value.position.startswith(f"input cell {inputs_of_orders(outputs)[0]}, index 0")
+
+
+async def test_a_decision_more_on_an_input_that_events_is_done_with_halts() -> None:
+    """The position of EVENTS says that nothing else was decided there; an append would put it behind its place."""
+    _, _, cells, _ = shared_day(quick_maker)
+    tape, events = await tape_of(_without_commands(cells), 4000), Faulty()
+    engine = gated(Buyer, tape, events)
+    await engine.run()
+    outputs = await cells_of(events)
+    turns = engine.engine.strategy.turns  # type: ignore[union-attr]
+    assert turns % 40 > 2, "there are turns after the last order"
+    more = gated(lambda: Buyer(once_at=turns - 1), tape, events, writer=3)
+    with pytest.raises(IntegrityError, match="a decision was not made before") as told:
+        await more.run()
+    assert int(told.value.position.split()[2].rstrip(",")) > inputs_of_orders(outputs)[-1]
+    assert np.array_equal(await cells_of(events), outputs)
+
+
+def _without_commands(cells: Cells) -> Cells:
+    starts = record_starts(cells)
+    kinds = np.repeat(cells["kind"][starts], np.diff([*starts, len(cells)]))
+    return cells[kinds != Kind.COMMAND]

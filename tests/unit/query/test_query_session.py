@@ -22,11 +22,11 @@ from tapehouse.desk.projection import OrdersProjection, PositionsProjection
 from tapehouse.log import FrameHeader, FrameWriter, MemoryLog
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Flag, Kind, pack_payload, words
 from tapehouse.query import TABLES, QuerySession, builders, read_trades
-from tapehouse.query.session import STAGES
+from tapehouse.query.session import LINEAGE, STAGES
 from tests.support.desk_day import COIN, INSTRUMENTS, LOG_ID, START, STOCK, shared_day
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
-NOT_OF_THAT_DAY = {"gaps", "wide_ids"}
+NOT_OF_THAT_DAY = {"gaps", "parked", "wide_ids"}
 ACCOUNTS = {0: "strategy", 1: "alice", 2: "bob"}
 
 
@@ -223,12 +223,12 @@ async def test_only_what_a_query_mentions_is_built(session: QuerySession) -> Non
     assert session.built == {"trades", "prices"}
     described = await session.sql("DESCRIBE fills")
     assert "fee_fixed" in described["column_name"].to_list()
-    assert (await session.sql("SELECT * FROM tables"))["name"].to_list() == [*TABLES, STAGES]
+    assert (await session.sql("SELECT * FROM tables"))["name"].to_list() == [*TABLES, LINEAGE, STAGES]
 
 
 async def test_the_columns_need_no_quotes_and_are_the_same_without_rows(session: QuerySession) -> None:
     empty = QuerySession(tape=MemoryLog("TAPE_none"), events=MemoryLog("EVENTS_none"))
-    for name in TABLES:
+    for name in (*TABLES, LINEAGE):
         table, nothing = await session.table(name), await empty.table(name)
         assert (len(table) > 0) == (name not in NOT_OF_THAT_DAY), name
         assert len(nothing) == 0

@@ -77,5 +77,5 @@ def fold_fenced(engine: Engine, cells: Cells, first_ordinal: int, overhead: int,
     strategy = engine.strategy
     assert isinstance(strategy, CompiledStrategy)
     market = (engine.desk, engine.books, engine.chain, engine._routes, engine._scratch)
-    decides = (strategy.on_market, engine._parameters, engine._memory, engine.out, POWERS)
+    decides = (strategy.on_market, engine.control.parameters, engine._memory, engine.out, POWERS)
     return int(fold_timed(words(cells), first_ordinal, *market, *decides, overhead, histogram))

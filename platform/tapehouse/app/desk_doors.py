@@ -1,0 +1,122 @@
+"""The doors of a running desk for other languages: commands by the micro service, events by the stream OUT."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tapehouse.app.desk_service import CommandIndex, DeskService, serve_desk
+from tapehouse.app.live import Logs
+from tapehouse.app.out import OutLog, OutProjector
+from tapehouse.bus import Bus
+from tapehouse.bus.service import ServiceHost
+from tapehouse.client.outcomes import Outcomes
+from tapehouse.core import SystemClock
+from tapehouse.core.errors import InvariantError, TransientError
+from tapehouse.core.metrics import Metrics
+from tapehouse.engine import Sequencer
+from tapehouse.log import SnapshotStore
+
+OUT_AGAIN_S = 1.0  # between two tries to reach OUT
+
+
+class DeskDoors:
+    """What a host opens for others: `open` it, run the tasks that this gives, `serve`, and `stop`."""
+
+    def __init__(self, tape: str, logs: Logs, *, mode: str, position: Callable[[], dict[str, int]]) -> None:
+        self._tape = tape
+        self._logs = logs
+        self._mode = mode
+        self._position = position
+        self._outcomes: Outcomes | None = None
+        self._out: OutProjector | None = None
+        self._sequencer: Sequencer | None = None
+        self._ready = asyncio.Event()
+        self._service: DeskService | None = None
+        self._served: ServiceHost | None = None
+        self.metrics = Metrics()
+
+    @property
+    def hooks(self) -> dict[str, Any]:
+        """What the desk is to call when it has its sequencer, and when it takes commands."""
+        return {"on_open": self._opened, "on_ready": self._ready.set}
+
+    async def open(self, out: OutLog | None, snapshots: SnapshotStore, *, patient: bool) -> list[asyncio.Task[None]]:
+        """Find the place in every log; returns the tasks that must run from now on.
+
+        Args:
+            out: OUT; None where the events are not brought there.
+            patient: Where the broker stays away, go on when it is back; else that is an error.
+
+        Raises:
+            IntegrityError: OUT holds what EVENTS does not.
+        """
+        commands = self._logs.commands
+        if commands is None:
+            raise InvariantError("a desk without CMDS has no doors", subject=self._tape)
+        self._outcomes = outcomes = Outcomes(self._logs.events)
+        index = CommandIndex(commands)
+        await outcomes.open()
+        await index.open()
+        self._service = DeskService(
+            self._tape, commands, outcomes, index, clock=SystemClock(), status=self._status, consumed=self._consumed
+        )
+        tasks = [asyncio.create_task(outcomes.run()), asyncio.create_task(index.run())]
+        if out is not None:
+            self._out = await self._open_out(out, snapshots)
+            tasks.append(asyncio.create_task(self._keep_out(out, snapshots, patient=patient)))
+        return tasks
+
+    async def serve(self, bus: Bus, on_ready: Callable[[], None]) -> None:
+        """Take commands once the desk does, and say so; ends only with its task."""
+        await self._ready.wait()
+        if self._service is None:
+            raise InvariantError("doors are served only after open()", subject=self._tape)
+        self._served = await serve_desk(bus, self._service)
+        on_ready()
+        await asyncio.Event().wait()
+
+    def save(self) -> None:
+        """Keep the fold of OUT, so that the next start begins from here."""
+        if self._out is not None:
+            self._out.save()
+
+    async def stop(self) -> None:
+        """Take no more commands; those who wait are told at once that theirs are stored."""
+        if self._outcomes is not None:
+            self._outcomes.close()
+        if self._served is not None:
+            await self._served.stop()
+
+    def _opened(self, sequencer: Sequencer) -> None:
+        self._sequencer = sequencer
+
+    def _consumed(self) -> int:
+        return self._sequencer.state.commands_through if self._sequencer is not None else 0
+
+    async def _status(self) -> dict[str, Any]:
+        position: dict[str, Any] = {**self._position(), "commands": self._consumed()}
+        told: dict[str, Any] = {"mode": self._mode, "position": position}
+        if self._out is not None:
+            told["out"] = {"complete_below": self._out.complete_below, "lag_cells": await self._out.lag()}
+        return told
+
+    async def _open_out(self, out: OutLog, snapshots: SnapshotStore) -> OutProjector:
+        projector = OutProjector(self._tape, self._logs.events, out, snapshots=snapshots, metrics=self.metrics)
+        await projector.open()
+        return projector
+
+    async def _keep_out(self, out: OutLog, snapshots: SnapshotStore, *, patient: bool) -> None:
+        """Bring EVENTS to OUT until cancelled."""
+        projector = self._out
+        while True:
+            try:
+                if projector is None:  # From where OUT ends, as after a restart.
+                    self._out = projector = await self._open_out(out, snapshots)
+                await projector.run(follow=True)
+            except TransientError:
+                if not patient:
+                    raise
+                projector = None
+            await asyncio.sleep(OUT_AGAIN_S)
