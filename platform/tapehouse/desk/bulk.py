@@ -18,8 +18,8 @@ import numpy.typing as npt
 from tapehouse.core.errors import IntegrityError
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.orders import decide
+from tapehouse.desk.records import next_order_id
 from tapehouse.desk.requests import (
     BAD_REQUEST,
     BUY,
@@ -287,7 +287,7 @@ def on_order(
         reason = decide(desk, books, ladder, out, powers, bulk.request)
         at = _announced(out, start, counters[OUT_ROWS])
     if at < 0:
-        order_id = (counters[ORDINAL] << INDEX_BITS) | counters[INDEX]
+        order_id = next_order_id(counters)
         if reason != OK:
             counters[REJECTED] += 1
         at = _tell(desk, out, _ACCEPTED if reason == OK else _REJECTED, reason, order_id, 0, words, row)

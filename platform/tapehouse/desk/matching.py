@@ -26,8 +26,9 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import FEE_UNIT, INDEX_BITS, MAKER, TAKER, book_money
+from tapehouse.desk.booking import FEE_UNIT, book_money
 from tapehouse.desk.money import contract_value, multiply_divide
+from tapehouse.desk.records import MAKER, TAKER
 from tapehouse.desk.requests import (
     BAD_REQUEST,
     BUY,
@@ -49,6 +50,7 @@ from tapehouse.desk.state import (
     CASH,
     FILL_COUNT,
     INDEX,
+    INDEX_BITS,
     INSTRUMENT_ID,
     LAST_TRADE,
     LOT,
@@ -56,6 +58,7 @@ from tapehouse.desk.state import (
     MULTIPLIER,
     NOW,
     OPEN_BUY,
+    OPEN_ORDERS,
     ORDINAL,
     OUT_ROWS,
     POSITION,
@@ -82,7 +85,6 @@ from tapehouse.desk.venue_state import (
     LIMIT_SIDE,
     MARKET,
     MATCHES_MAX,
-    OPEN_ORDERS,
     OWNER,
     POST_ONLY,
     REPLACE,

@@ -18,7 +18,7 @@ from tapehouse.desk.cash_book import CashBook
 from tapehouse.desk.clients import Clients, Outcome
 from tapehouse.desk.commands import COMMANDS, EVENTS
 from tapehouse.desk.order_frames import refuse_frame
-from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, ORDINAL
+from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, ORDINAL, STREET
 from tapehouse.engine import booking_handlers, order_handlers, risk_handlers, strategy_handlers
 from tapehouse.engine.parked_commands import ABOUT_PARKING, ParkedCommands
 from tapehouse.engine.parking import Parking
@@ -115,8 +115,8 @@ class CommandDesk:
         number = self._accounts.get(name)
         if number is None:
             number = len(self._accounts)
-            if number >= ACCOUNTS_MAX:
-                raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
+            if number >= STREET:
+                raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {STREET} accounts")
             self._accounts[name] = number
             self.tell("account.opened", command, {"account": name, "number": number})
         return number

@@ -25,7 +25,7 @@ from tapehouse.core.digest import DigestChain, combine
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
+from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument, stored
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.bulk import ACCOUNTS, restore_bulk, snapshot_bulk
 from tapehouse.desk.state import (
@@ -51,7 +51,7 @@ from tapehouse.pricing import define_option, make_chain
 from tapehouse.pricing import restore as restore_chain
 from tapehouse.pricing import snapshot as snapshot_chain
 
-OUTPUT_ROWS = 16_384
+OUTPUT_ROWS = 65_536
 ORDERS_IN_BOOKS = 1 << 18
 DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
 # What a restore replaces, and puts back where it fails.
@@ -75,7 +75,7 @@ class Engine:
     """One strategy on one tape; a `Machine` over TAPE frames."""
 
     name = "engine"
-    version = 3
+    version = 4
 
     def __init__(self, strategy: Strategy, *, guard: bool = True, exclude_gaps: bool = False) -> None:
         """An engine at the beginning of a tape.
@@ -392,7 +392,7 @@ class Engine:
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
             "decisions": self._decisions.state(),
-            "desk": desk_state.snapshot(self._desk),
+            "desk": stored.snapshot(self._desk),
             "instruments": json.dumps(definitions).encode(),
             "memory": self._memory.tobytes(),
             "python": self._turns.state() if self._turns else b"",
@@ -460,7 +460,7 @@ class Engine:
             self._define(read_definition(from_words(np.frombuffer(bytes.fromhex(text), np.int64))))
         restore_books(self._books, sections["books"])
         restore_chain(self._chain, sections["chain"])
-        self._desk = desk_state.restore(sections["desk"])
+        self._desk = stored.restore(sections["desk"])
         self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
         self._routes = self._routes._replace(bulk=restore_bulk(sections["bulk"]))

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.desk import BUY, POWERS, REASONS, SELL, UNKNOWN_ORDER
+from tapehouse.desk import mass_cancel as cancel_all
+from tapehouse.desk import next_order_id as order_id_next
 from tapehouse.desk.clients import Outcome
 from tapehouse.desk.commands import CancelOrder, MassCancel, ReplaceOrder, SubmitOrder
-from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.orders import decide
 from tapehouse.desk.requests import (
     CANCEL,
-    OK,
     ORDER_TYPES,
     POST_ONLY_FLAG,
     REDUCE_ONLY_FLAG,
@@ -39,7 +39,8 @@ from tapehouse.desk.requests import (
     SUBMIT,
     TIMES_IN_FORCE,
 )
-from tapehouse.desk.state import INDEX, ORDER_ACCOUNT, ORDER_ID, ORDER_SIDE, ORDER_SLOT, ORDINAL, OUT_ROWS
+from tapehouse.desk.state import INSTRUMENTS_MAX, ORDER_SIDE, ORDER_SLOT, OUT_ROWS, WORKING
+from tapehouse.desk.working import find_working
 from tapehouse.engine.loop import OUTPUT_MARGIN
 from tapehouse.log.envelope import Envelope
 from tapehouse.market import Instrument
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from tapehouse.engine.machine import Engine
 
 SIDES = {"buy": BUY, "sell": SELL}
+ANY = -1
 
 
 def submit_order(desk: CommandDesk, command: SubmitOrder, envelope: Envelope) -> Outcome:
@@ -97,7 +99,7 @@ def replace_order(desk: CommandDesk, command: ReplaceOrder, envelope: Envelope) 
     reason = _decide(engine, request)
     if reason:
         return {"outcome": "rejected", "reason": REASONS[reason], "order_id": command.order_id}
-    stands = len(np.flatnonzero(engine.desk.orders[:, ORDER_ID] == command.order_id)) > 0
+    stands = _working(desk, command)[0] is not None
     return {"outcome": "accepted", "order_id": command.order_id if stands else announced}
 
 
@@ -106,7 +108,7 @@ def cancel_order(desk: CommandDesk, command: CancelOrder, envelope: Envelope) ->
     place, account = _working(desk, command)
     if place is None or account is None:
         return _unknown(command.order_id)
-    reason = _cancel(desk.engine, place, account, envelope.number)
+    reason = _cancel(desk.engine, place, account, command.order_id, envelope.number)
     if reason:
         return {"outcome": "rejected", "reason": REASONS[reason], "order_id": command.order_id}
     return {"outcome": "accepted", "order_id": command.order_id}
@@ -120,7 +122,7 @@ def mass_cancel(desk: CommandDesk, command: MassCancel, envelope: Envelope) -> O
     if command.account is not None:
         number = desk.known_account(command.account)
         accounts = [] if number is None else [number]
-    count = cancel_orders(desk.engine, accounts=accounts, slots=slots, sides=sides, number=envelope.number)
+    count = cancel_orders(desk.engine, accounts=accounts, slots=slots, sides=sides)
     return {"outcome": "accepted", "count": count}
 
 
@@ -130,9 +132,8 @@ def cancel_orders(
     accounts: Iterable[int] | None = None,
     slots: Iterable[int] | None = None,
     sides: Iterable[int] = (BUY, SELL),
-    number: int = 0,
 ) -> int:
-    """Cancel working orders by instrument, then side, then age; returns how many there were.
+    """Cancel working orders by instrument, then side, price and age; returns how many there were.
 
     Args:
         accounts, slots: Whose orders, of which instruments; None for all.
@@ -141,29 +142,25 @@ def cancel_orders(
     if slots is None:
         routes = [engine.route(instrument) for instrument in sorted(engine.instruments)]
         slots = [slot for slot in routes if slot >= 0]
-    cancelled = 0
+    working = int(engine.desk.counters[WORKING])
     for slot in slots:
-        places = engine.desk.working[slot, : engine.desk.working_count[slot]].copy()
         for side in sides:
-            for place in places.tolist():
-                order = engine.desk.orders[place]
-                account = int(order[ORDER_ACCOUNT])
-                if order[ORDER_SIDE] == side and (wanted is None or account in wanted):
-                    cancelled += _cancel(engine, place, account, number) == OK
-    return cancelled
+            for account in sorted(wanted) if wanted is not None else [ANY]:
+                while cancel_all(engine.desk, engine.out, account, slot, side):
+                    engine.collect()
+    return working - int(engine.desk.counters[WORKING])
 
 
 def next_order_id(engine: Engine) -> int:
     """The id of an order that the next record announces."""
-    counters = engine.desk.counters
-    return int(counters[ORDINAL]) << INDEX_BITS | int(counters[INDEX])
+    return int(order_id_next(engine.desk.counters))
 
 
-def _cancel(engine: Engine, place: int, account: int, number: int) -> int:
+def _cancel(engine: Engine, place: int, account: int, order_id: int, number: int) -> int:
     order = engine.desk.orders[place]
     request = np.zeros(REQUEST_COLUMNS, np.int64)
     request[REQUEST_KIND], request[REQUEST_SLOT], request[REQUEST_SIDE] = CANCEL, order[ORDER_SLOT], order[ORDER_SIDE]
-    request[REQUEST_ACCOUNT], request[REQUEST_TARGET], request[REQUEST_NUMBER] = account, order[ORDER_ID], number
+    request[REQUEST_ACCOUNT], request[REQUEST_TARGET], request[REQUEST_NUMBER] = account, order_id, number
     return _decide(engine, request)
 
 
@@ -183,10 +180,10 @@ def _working(desk: CommandDesk, command: ReplaceOrder | CancelOrder) -> tuple[in
     engine = desk.engine
     slot = None if command.instrument is None else engine.slot_of(command.instrument)
     account = desk.known_account(command.account)
-    for place in np.flatnonzero(engine.desk.orders[:, ORDER_ID] == command.order_id).tolist():
-        order = engine.desk.orders[place]
-        if order[ORDER_ID] and order[ORDER_ACCOUNT] == account and slot in (None, int(order[ORDER_SLOT])):
-            return place, account
+    for at in range(INSTRUMENTS_MAX) if slot is None else [slot]:
+        row = 0 if account is None else int(find_working(engine.desk, at, account, command.order_id)[1])
+        if row:
+            return row, account
     return None, None
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from tapehouse.core.errors import DataError
 from tapehouse.core.units import to_fixed
 from tapehouse.desk.clients import Outcome
 from tapehouse.desk.commands import KillAccount, SetLimits, SwitchKill
+from tapehouse.desk.requests import SELF_MATCH_POLICIES
 from tapehouse.desk.state import (
-    LIMIT_KILLED,
+    LIMIT_BAND,
+    LIMIT_MESSAGES,
     LIMIT_NOTIONAL,
     LIMIT_OPEN_ORDERS,
     LIMIT_ORDER_SIZE,
     LIMIT_POSITION,
+    SELF_MATCH,
+    SWITCHED_OFF,
     WORKING_MAX,
 )
 from tapehouse.engine.loop import STRATEGY_ACCOUNT
@@ -23,7 +28,7 @@ from tapehouse.log.envelope import Body, Envelope
 if TYPE_CHECKING:
     from tapehouse.engine.commands import CommandDesk, Handler
 
-# Who set a kill switch: bits of LIMIT_KILLED, so that one that lets go leaves the other's alone.
+# Who set a kill switch: bits of SWITCHED_OFF, so that one that lets go leaves the other's alone.
 KILLED_ACCOUNT, KILLED_ALL = 1, 2
 MONEY_EXPONENT = -9  # a notional limit counts units of 10^-9 of whatever currency an instrument has
 _COLUMNS = {
@@ -31,31 +36,42 @@ _COLUMNS = {
     "position": LIMIT_POSITION,
     "notional": LIMIT_NOTIONAL,
     "open_orders": LIMIT_OPEN_ORDERS,
+    "price_band_ppm": LIMIT_BAND,
 }
+_OF_THE_ACCOUNT = {"messages_per_second": LIMIT_MESSAGES, "self_match": SELF_MATCH}  # in all instruments at once
 
 
 def set_limits(desk: CommandDesk, command: SetLimits, envelope: Envelope) -> Outcome:
     """Set the limits that are given, all of them or none."""
     engine = desk.engine
-    if command.instrument is not None:
-        raise DataError("limits are of an account in all instruments", subject="instrument")
+    slots = slice(None) if command.instrument is None else engine.slot_of(command.instrument)
     values: dict[str, int] = {}
     for name, value in command.given.items():
-        if name not in _COLUMNS:
-            raise DataError("the desk does not keep this limit", subject=name)
-        values[name] = to_fixed(value, MONEY_EXPONENT) if name == "notional" else int(value)
+        if name in _OF_THE_ACCOUNT and command.instrument is not None:
+            raise DataError("this limit is of an account in all instruments", subject=name)
+        values[name] = _value(name, value)
     if values.get("open_orders", 0) > WORKING_MAX:
         raise DataError(f"one instrument holds {WORKING_MAX} working orders at most", subject="open_orders")
     account = desk.account(command.account, envelope)
     for name, value in values.items():
-        engine.desk.limits[account, _COLUMNS[name]] = value
+        if name in _OF_THE_ACCOUNT:
+            engine.desk.conduct[account, _OF_THE_ACCOUNT[name]] = value
+        else:
+            engine.desk.limits[account, slots, _COLUMNS[name]] = value
     desk.tell("limits.set", envelope, {"account": command.account, "limits": values})
     return {"outcome": "accepted"}
 
 
+def _value(name: str, value: int | Decimal | str) -> int:
+    """What the desk keeps of a limit."""
+    if name == "notional":
+        return to_fixed(Decimal(value), MONEY_EXPONENT)
+    return SELF_MATCH_POLICIES.index(str(value)) if name == "self_match" else int(value)
+
+
 def switch_kill(desk: CommandDesk, command: SwitchKill, envelope: Envelope) -> Outcome:
     """Set or let go a kill switch; whoever it stops has no working orders afterwards."""
-    limits = desk.engine.desk.limits
+    conduct = desk.engine.desk.conduct
     accounts: list[int] | None
     if command.scope == "all":
         accounts, flag = None, KILLED_ALL
@@ -66,10 +82,10 @@ def switch_kill(desk: CommandDesk, command: SwitchKill, envelope: Envelope) -> O
         rows = slice(number, number + 1)
     count = 0
     if command.on:
-        limits[rows, LIMIT_KILLED] |= flag
-        count = cancel_orders(desk.engine, accounts=accounts, number=envelope.number)
+        conduct[rows, SWITCHED_OFF] |= flag
+        count = cancel_orders(desk.engine, accounts=accounts)
     else:
-        limits[rows, LIMIT_KILLED] &= ~flag
+        conduct[rows, SWITCHED_OFF] &= ~flag
     body: Body = {"scope": command.scope, "on": command.on, "count": count}
     if command.account is not None:
         body["account"] = command.account
@@ -80,12 +96,12 @@ def switch_kill(desk: CommandDesk, command: SwitchKill, envelope: Envelope) -> O
 def kill_account(desk: CommandDesk, command: KillAccount, envelope: Envelope) -> Outcome:
     """The first kill switch: of one account, without an event of its own."""
     account = desk.account(command.account, envelope)
-    limits = desk.engine.desk.limits
+    conduct = desk.engine.desk.conduct
     if command.on:
-        limits[account, LIMIT_KILLED] |= KILLED_ACCOUNT
-        cancel_orders(desk.engine, accounts=[account], number=envelope.number)
+        conduct[account, SWITCHED_OFF] |= KILLED_ACCOUNT
+        cancel_orders(desk.engine, accounts=[account])
     else:
-        limits[account, LIMIT_KILLED] &= ~KILLED_ACCOUNT
+        conduct[account, SWITCHED_OFF] &= ~KILLED_ACCOUNT
     return {"outcome": "accepted"}
 
 

@@ -33,7 +33,7 @@ def stop_strategy(desk: CommandDesk, command: StopStrategy, envelope: Envelope) 
     control.require(command.strategy)
     count = 0
     if command.cancel_orders:
-        count = cancel_orders(desk.engine, accounts=[STRATEGY_ACCOUNT], number=envelope.number)
+        count = cancel_orders(desk.engine, accounts=[STRATEGY_ACCOUNT])
     if control.is_running:
         control.is_running = False
         desk.tell("strategy.stopped", envelope, {"strategy": control.name, "count": count})

@@ -14,8 +14,8 @@ import polars as pl
 
 from tapehouse.core.errors import DataError
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.names import Names
+from tapehouse.desk.state import INDEX_BITS
 from tapehouse.log import FrameHeader, Log, read_envelope
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Kind, unpack_payload
 from tapehouse.query.bbo import COLUMNS as TOP_COLUMNS
