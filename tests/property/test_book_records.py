@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tapehouse.book import define, levels, make_books
-from tapehouse.desk import POWERS, define_instrument, make_desk, submit
+from tapehouse.desk import GTC, POWERS, define_instrument, make_desk, stored, submit, working_orders
 from tapehouse.desk import state as desk_state
-from tapehouse.desk.reference import GTC, ReferenceDesk
-from tapehouse.desk.state import CASH, COST, FEES, ORDER_AHEAD, ORDER_LEFT, ORDER_PRICE, ORDER_SIDE, ORDINAL, POSITION
+from tapehouse.desk.reference import Market, ReferenceDesk, Request
+from tapehouse.desk.state import CASH, COST, FEES, ORDINAL, POSITION
 from tapehouse.engine.loop import _book_record
 from tapehouse.market import Action, Flag, Instrument, Kind, Side, empty_cells, words
 
@@ -50,12 +50,16 @@ class Pair:
         define_instrument(self.desk, 0, instrument)
         self.out = np.zeros((20_000, 8), np.int64)
         self.ladder = np.zeros((2, 8), np.int64)
-        self.oracle = ReferenceDesk(lambda side: [level[:2] for level in levels(self.books, 0, side)], -1, -20, 300)
+        market = Market(
+            levels=lambda side: [level[:2] for level in levels(self.books, 0, side)], tick=TICK, money_exponent=-1
+        )
+        self.oracle = ReferenceDesk([market], maker_fee_ppm=-20, taker_fee_ppm=300)
         self.ordinal = 0
 
     def do(self, event: tuple) -> None:
         self.ordinal += 1
         self.desk.counters[ORDINAL], self.desk.counters[desk_state.INDEX] = self.ordinal, 0
+        self.oracle.begin(self.ordinal, 0)
         getattr(self, event[0])(*event[1:])
 
     def record(self, kind: Kind, action: Action, side: int, order_id: int, price: int, size: int, flags: int) -> None:
@@ -63,32 +67,31 @@ class Pair:
         made["kind"], made["cells"], made["action"], made["side"], made["flags"] = kind, 1, action, side, flags
         made["order_id"], made["price"], made["size"] = order_id, price * TICK, size
         which = 0 if side == SIDES[0] else 1
-        before = self.oracle.shown(which, price * TICK)
+        before = self.oracle.shown(0, which, price * TICK)
         _book_record(self.desk, self.books, self.out, POWERS, words(made), 0, 0)
-        after = self.oracle.shown(which, price * TICK)
+        after = self.oracle.shown(0, which, price * TICK)
         if after > before:
-            self.oracle.liquidity(which, price * TICK, after - before)
+            self.oracle.liquidity(0, which, price * TICK, after - before)
         if action != Action.CLEAR and not flags:
-            self.oracle.shrink()
+            self.oracle.shorten(0)
 
     def submit(self, side: int, price: int, size: int) -> None:
         if len(self.oracle.working) >= 60:
             return
         submit(self.desk, self.books, self.ladder, self.out, POWERS, 0, 0, side, price * TICK, size, GTC, 0)
-        self.oracle.submit(self.ordinal << 12, side, price * TICK, size, GTC)
+        self.oracle.decide(Request(side=side, price=price * TICK, size=size))
 
     def restore(self) -> None:
-        self.desk = desk_state.restore(desk_state.snapshot(self.desk))
+        self.desk = stored.restore(stored.snapshot(self.desk))
 
     def compare(self) -> None:
         money = self.desk.accounts[0, 0]
-        oracle = self.oracle
+        oracle = self.oracle.ledger(0, 0)
         assert money[[POSITION, CASH, FEES, COST]].tolist() == [
             oracle.position, oracle.cash, oracle.fees, oracle.cost,
         ]  # fmt: skip
-        rows = self.desk.orders[self.desk.working[0, : int(self.desk.working_count[0])]]
-        mine = rows[:, [ORDER_SIDE, ORDER_PRICE, ORDER_LEFT, ORDER_AHEAD]].tolist()
-        assert mine == [[order.side, order.price, order.left, order.ahead] for order in oracle.working]
+        mine = [(order.side, order.price, order.left, order.ahead) for order in working_orders(self.desk, 0)]
+        assert mine == [(order.side, order.price, order.left, order.ahead) for order in self.oracle.listed(0)]
 
 
 BID = ("record", Kind.MBO, Action.ADD, SIDES[0])

@@ -6,8 +6,21 @@ id 0: these books hold what their owner put in, so there is nothing that a recor
 
 from __future__ import annotations
 
-from tapehouse.book.layout import BEST, BID, LINKS, NO_RANK, ORDER_ID, PLACE, QUEUE, REMAINING, ROW, SIZE
-from tapehouse.book.places import claim, next_rank, place_of, price_of, rank_of
+from tapehouse.book.layout import (
+    BEST,
+    BID,
+    INVERSE,
+    LINKS,
+    NO_RANK,
+    ORDER_ID,
+    PLACE,
+    QUEUE,
+    REMAINING,
+    ROW,
+    SHIFT,
+    SIZE,
+)
+from tapehouse.book.places import claim, locate, next_rank, place_of, price_of, rank_of
 from tapehouse.book.queues import OK, enter, remove, resize
 from tapehouse.book.table import find, high, home, low
 from tapehouse.core.kernel import Int, State, kernel
@@ -29,6 +42,29 @@ def order_after(books: State, slot: Int, side: Int, row: Int) -> Int:
         return behind
     rank = next_rank(books, slot, side, rank_of(books, books.orders[row, PLACE]))
     return low(books.levels[place_of(books, slot, side, rank), QUEUE]) if rank != NO_RANK else 0
+
+
+@kernel(inline=True)
+def first_order_at(books: State, slot: Int, side: Int, price: Int) -> Int:
+    """The row of the oldest order at a price of a side, 0 where there is none."""
+    if books.slots[slot, INVERSE] == 0:
+        return 0
+    place = locate(books, slot, side, price)
+    return low(books.levels[place, QUEUE]) if place >= 0 else 0
+
+
+@kernel(inline=True)
+def order_behind(books: State, row: Int) -> Int:
+    """The row of the next order at the same price, 0 after the last."""
+    return high(books.orders[row, LINKS])
+
+
+@kernel(inline=True)
+def level_of(books: State, slot: Int, row: Int) -> tuple[Int, Int]:
+    """The side and the price at which an order rests."""
+    place = books.orders[row, PLACE]
+    side = (place >> books.pool[SHIFT]) & 1  # Places of far levels come after an even number of books.
+    return side, price_of(books, slot, side, rank_of(books, place))
 
 
 @kernel()

@@ -26,8 +26,10 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import FEE_UNIT, INDEX_BITS, MAKER, TAKER, book_money
+from tapehouse.desk.ledger import post_fill
+from tapehouse.desk.ledger_state import FEE_UNIT
 from tapehouse.desk.money import contract_value, multiply_divide
+from tapehouse.desk.records import MAKER, TAKER
 from tapehouse.desk.requests import (
     BAD_REQUEST,
     BUY,
@@ -49,6 +51,7 @@ from tapehouse.desk.state import (
     CASH,
     FILL_COUNT,
     INDEX,
+    INDEX_BITS,
     INSTRUMENT_ID,
     LAST_TRADE,
     LOT,
@@ -56,6 +59,7 @@ from tapehouse.desk.state import (
     MULTIPLIER,
     NOW,
     OPEN_BUY,
+    OPEN_ORDERS,
     ORDINAL,
     OUT_ROWS,
     POSITION,
@@ -82,7 +86,6 @@ from tapehouse.desk.venue_state import (
     LIMIT_SIDE,
     MARKET,
     MATCHES_MAX,
-    OPEN_ORDERS,
     OWNER,
     POST_ONLY,
     REPLACE,
@@ -175,8 +178,9 @@ def trade(
     value = contract_value(price, take, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
     maker_fee = multiply_divide(value, venue.fees[MAKER], FEE_UNIT)
     taker_fee = multiply_divide(value, venue.fees[TAKER], FEE_UNIT)
-    book_money(theirs, opposite, price, take, value, maker_fee, contract, powers)
-    book_money(ours, side, price, take, value, taker_fee, contract, powers)
+    legs, booking = venue.legs, venue.booking
+    post_fill(theirs, legs, booking, opposite, price, take, value, maker_fee, 0, contract, powers)
+    post_fill(ours, legs, booking, side, price, take, value, taker_fee, 0, contract, powers)
     theirs[OPEN_BUY + opposite] -= take
     contract[LAST_TRADE] = price
     counters[FILL_COUNT] += 1

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from tapehouse.desk.reference import BUY, SELL, half_away
+from tapehouse.desk.reference import half_away
+from tapehouse.desk.requests import BUY, SELL
 
 SECOND_NS = 1_000_000_000
 MATCHES_MAX = 1_000

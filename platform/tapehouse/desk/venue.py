@@ -15,7 +15,6 @@ from tapehouse.book import BID, define, levels, make_books
 from tapehouse.book.resting import first_order, order_after, order_id_in, order_left
 from tapehouse.core.check import check
 from tapehouse.core.errors import DataError, UsageError
-from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.matching import cancel_account, run_requests
 from tapehouse.desk.money import POWERS
 from tapehouse.desk.requests import BUY, SELF_MATCH_POLICIES, SELL
@@ -23,11 +22,12 @@ from tapehouse.desk.state import (
     CASH,
     COST,
     FEES,
+    INDEX_BITS,
     INSTRUMENT_ID,
     LAST_TRADE,
-    LIMIT_KILLED,
     LOT,
     OPEN_BUY,
+    OPEN_ORDERS,
     OPEN_SELL,
     OUT_ROWS,
     POSITION,
@@ -39,11 +39,11 @@ from tapehouse.desk.venue_state import (
     BAND,
     KINDS,
     LEDGER_MAX,
+    LIMIT_KILLED,
     LIMIT_MESSAGES,
     LIMIT_PRICE,
     LOTS_MAX,
     MESSAGES_MAX,
-    OPEN_ORDERS,
     OWNER,
     OWNER_NUMBER,
     PRICE_MAX,

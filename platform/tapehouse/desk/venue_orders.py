@@ -6,8 +6,18 @@ from tapehouse.book.resting import append_order, order_left, order_row, reduce_o
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.requests import BUY
-from tapehouse.desk.state import DECISIONS, FILL_COUNT, INDEX, INSTRUMENT_ID, NOW, OPEN_BUY, ORDINAL, OUT_ROWS
-from tapehouse.desk.venue_state import LIMIT_PRICE, LIMIT_SIDE, OPEN_ORDERS, OWNER, OWNER_NUMBER
+from tapehouse.desk.state import (
+    DECISIONS,
+    FILL_COUNT,
+    INDEX,
+    INSTRUMENT_ID,
+    NOW,
+    OPEN_BUY,
+    OPEN_ORDERS,
+    ORDINAL,
+    OUT_ROWS,
+)
+from tapehouse.desk.venue_state import LIMIT_PRICE, LIMIT_SIDE, OWNER, OWNER_NUMBER
 from tapehouse.market import Action, Kind, Side
 
 ACCEPTED, REJECTED, CANCELLED = int(Action.ACCEPTED), int(Action.REJECTED), int(Action.CANCELLED)

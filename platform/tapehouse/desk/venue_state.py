@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import UsageError
-from tapehouse.desk.kernels import FEE_UNIT
+from tapehouse.desk.ledger_state import FEE_UNIT, make_booking, make_legs
 from tapehouse.desk.money import MONEY_MAX
 from tapehouse.desk.requests import BAD_REQUEST, CANCEL_NEWEST, REASONS
-from tapehouse.desk.state import ACCOUNT_COLUMNS as DESK_ACCOUNT_COLUMNS
-from tapehouse.desk.state import COUNTERS, LIMIT_COLUMNS, Array64
-from tapehouse.desk.state import INSTRUMENT_COLUMNS as DESK_INSTRUMENT_COLUMNS
+from tapehouse.desk.state import ACCOUNT_COLUMNS, COUNTERS, INSTRUMENT_COLUMNS, LIMIT_BAND, Array64
 
 # Columns of a request, one row each. An order with the terms below, or a cancel or replace of the order in TARGET.
 (
@@ -37,15 +35,11 @@ REQUEST_COLUMNS = 9
 LIMIT, IOC, POST_ONLY, FOK, MARKET, CANCEL, REPLACE = range(7)
 KINDS = ("limit", "ioc", "post_only", "fok", "market", "cancel", "replace")
 
-# Columns of `accounts[account, slot]` after the desk's.
-OPEN_ORDERS = DESK_ACCOUNT_COLUMNS
-ACCOUNT_COLUMNS = 16  # two cache lines
-# Columns of `limits[account]` after the desk's.
-LIMIT_MESSAGES, WINDOW_START, WINDOW_COUNT, SELF_MATCH = range(LIMIT_COLUMNS, LIMIT_COLUMNS + 4)
+# Columns of `limits[account]` after the first of the desk's.
+LIMIT_KILLED, LIMIT_MESSAGES, WINDOW_START, WINDOW_COUNT, SELF_MATCH = range(LIMIT_BAND, LIMIT_BAND + 5)
 VENUE_LIMIT_COLUMNS = 16
 # Columns of `instruments[slot]` after the desk's; LAST_TRADE begins as the reference price.
-BAND = DESK_INSTRUMENT_COLUMNS
-INSTRUMENT_COLUMNS = 8
+BAND = INSTRUMENT_COLUMNS - 1
 # Columns of `orders`, by the order's row in the books.
 OWNER, OWNER_NUMBER, LIMIT_PRICE, LIMIT_SIDE = range(4)
 ORDER_COLUMNS = 4
@@ -72,6 +66,8 @@ class VenueState(NamedTuple):
     orders: Array64  # (orders + 1, ORDER_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,), as a desk's
+    booking: Array64  # (BOOKING_COLUMNS,): all accounts net at average cost
+    legs: Array64  # (2, LEG_COLUMNS): so none has legs, and these stay empty
 
 
 def make_venue_state(
@@ -95,6 +91,8 @@ def make_venue_state(
         orders=np.zeros((orders + 1, ORDER_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=np.zeros(COUNTERS, np.int64),
+        booking=make_booking(1)[0],
+        legs=make_legs(),
     )
 
 

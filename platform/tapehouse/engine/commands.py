@@ -17,13 +17,13 @@ from tapehouse.desk import (
     SELL,
     UNKNOWN_ORDER,
     cancel_order,
-    cancel_side,
+    mass_cancel,
+    next_order_id,
     submit,
 )
 from tapehouse.desk.clients import Clients, Outcome
 from tapehouse.desk.commands import COMMANDS, CancelOrder, SubmitOrder, SwitchKill
-from tapehouse.desk.kernels import INDEX_BITS
-from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, LIMIT_KILLED, ORDINAL
+from tapehouse.desk.state import INDEX, ORDINAL, STREET, SWITCHED_OFF
 from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
 from tapehouse.market import Cells, Kind, pack_payload, unpack_payload
 
@@ -82,8 +82,7 @@ class CommandDesk:
         price = instrument.fixed_price(command.price)
         size = instrument.fixed_size(command.size)
         account = self._account(command.account, envelope)
-        counters = engine.desk.counters
-        order_id = int(counters[ORDINAL]) << INDEX_BITS | int(counters[INDEX])
+        order_id = int(next_order_id(engine.desk.counters))
         reason = submit(
             engine.desk,
             engine.books,
@@ -113,13 +112,10 @@ class CommandDesk:
     def _kill(self, command: SwitchKill, envelope: Envelope) -> Outcome:
         engine = self._engine
         account = self._account(command.account, envelope)
-        engine.desk.limits[account, LIMIT_KILLED] = 1 if command.on else 0
+        engine.desk.conduct[account, SWITCHED_OFF] = 1 if command.on else 0
         if command.on:
-            for instrument in sorted(engine.instruments):
-                slot = engine.route(instrument)
-                if slot >= 0:
-                    cancel_side(engine.desk, engine.out, slot, account, BUY)
-                    cancel_side(engine.desk, engine.out, slot, account, SELL)
+            while mass_cancel(engine.desk, engine.out, account, -1, -1):
+                engine.collect()
         return {"outcome": "accepted"}
 
     def _account(self, name: str, command: Envelope) -> int:
@@ -127,8 +123,8 @@ class CommandDesk:
         number = self._accounts.get(name)
         if number is None:
             number = len(self._accounts)
-            if number >= ACCOUNTS_MAX:
-                raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
+            if number >= STREET:
+                raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {STREET} accounts")
             self._accounts[name] = number
             self._emit("account.opened", command.id, command.correlation, {"account": name, "number": number})
         return number

@@ -24,28 +24,47 @@ from tapehouse.book import (
 )
 from tapehouse.book.layout import CONFIDENCE
 from tapehouse.book.layout import TICK as BOOK_TICK
+from tapehouse.book.resting import find_order, first_order, level_of, order_after, order_row
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk import BUY, SELL, cancel_side, crosses, on_liquidity, on_trade, shrink_level, shrink_queues, submit
+from tapehouse.desk import (
+    BUY,
+    SELL,
+    cancel_side,
+    catch_up,
+    crosses,
+    follow_up,
+    on_liquidity,
+    on_trade,
+    shrink_level,
+    shrink_queues,
+    submit,
+)
+from tapehouse.desk.kernels import works_on_paper
 from tapehouse.desk.state import (
     CASH,
+    ID_BASE,
     INDEX,
     INSTRUMENT_ID,
     INSTRUMENTS_MAX,
     LAST_TRADE,
     LOT,
+    NEXT_DUE,
     NOW,
+    OPEN_BUY,
     ORDER_ACCOUNT,
-    ORDER_LEFT,
     ORDER_PRICE,
-    ORDER_SIDE,
     ORDINAL,
     OUT_ROWS,
     OVERFLOWS,
     POSITION,
     SYMBOL_IDS_MAX,
     TICK,
+    UNFINISHED,
+    UNSETTLED,
+    UNSETTLED_SLOTS,
 )
+from tapehouse.desk.working import left_of
 from tapehouse.engine.sequencer import DESK_SOURCE
 from tapehouse.engine.strategy import (
     CANCEL_SIDE,
@@ -97,7 +116,10 @@ from tapehouse.pricing import atm_volatility, chain_delta, on_option_quote, pric
     MONEY_OVERFLOW,
 ) = range(9)
 
-OUTPUT_MARGIN = 2048  # rows that one record may produce at most: 64 fills, 16 intents of 10 records or 64 cancels
+# Rows that one record may produce at most, but for what is due before it, which stops where `out` is full: its own
+# 4,096 records, those of the last order among them (2,004, and as many reduce-only orders shrunk), and the end of every
+# order that an instrument has room for.
+OUTPUT_MARGIN = 32_768
 STRATEGY_ACCOUNT = 0
 PRICE_INTERVAL_NS = 1_000_000_000  # of engine time, between two pricings of a whole chain
 
@@ -182,28 +204,36 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
     side = (packed >> 8) & 255
     price = words[row, 4]
     if action == _TRADE_ACTION:
-        on_trade(desk, out, powers, slot, price, words[row, 5], side)
+        on_trade(desk, books, out, powers, slot, price, words[row, 5], side)
         return
-    busy = desk.working_count[slot] != 0
+    busy = works_on_paper(desk, slot)
     which = BUY if side == _BID else SELL
     retold = action == _CLEAR_ACTION or (packed >> 16) & _SNAPSHOT != 0
     lookup = busy and (retold or desk.settled[slot] == 0 or crosses(desk, slot, which, price) != 0)
     before = level_size(books, slot, which, price) if lookup else 0
+    leaves = action == _CANCEL_ACTION or action == _MODIFY_ACTION
+    left_side, left_price = which, price
+    if busy and not lookup and leaves:
+        entry = find_order(books, slot, words[row, 3])
+        if entry >= 0:
+            left_side, left_price = level_of(books, slot, order_row(books, entry))
     status = apply_record(books, slot, words, row)
     if not busy:
         return
     if lookup:
         after = level_size(books, slot, which, price)
         if after > before:
-            on_liquidity(desk, out, powers, slot, which, price, after - before)
+            on_liquidity(desk, books, out, powers, slot, which, price, after - before)
         if retold:
             desk.settled[slot] = 0
         else:
             shrink_queues(desk, books, slot)
     elif (words[row, 6] >> 48) & 255 == _MBP:
         shrink_level(desk, books, slot, which, price)
-    elif action == _CANCEL_ACTION or action == _MODIFY_ACTION or status != _OK:
+    elif status != _OK:
         shrink_queues(desk, books, slot)
+    elif leaves:
+        shrink_level(desk, books, slot, left_side, left_price)
 
 
 @kernel()
@@ -225,8 +255,9 @@ def _quote_record(
         if lookup:
             after = level_size(books, slot, which, price)
             if after > before:
-                on_liquidity(desk, out, powers, slot, which, price, after - before)
-    shrink_queues(desk, books, slot)
+                on_liquidity(desk, books, out, powers, slot, which, price, after - before)
+    if works_on_paper(desk, slot):
+        shrink_queues(desk, books, slot)
 
 
 @kernel(inline=True)
@@ -244,6 +275,21 @@ def _top_moved(books: State, routes: State, slot: Int) -> Int:
     top[2] = ask
     top[3] = ask_size
     return 1
+
+
+@kernel(inline=True)
+def own_top(desk: State, slot: Int, side: Int) -> tuple[Int, Int]:
+    """The best price at which the strategy's own orders rest on a side, and what is left of all of them there."""
+    price, left = _UNDEFINED, 0
+    working = desk.accounts[STRATEGY_ACCOUNT, slot, OPEN_BUY + side]
+    row = first_order(desk.own, slot, side)
+    while row != 0 and left < working:
+        if desk.orders[row, ORDER_ACCOUNT] == STRATEGY_ACCOUNT:
+            left += left_of(desk, row)
+            if price == _UNDEFINED:
+                price = desk.orders[row, ORDER_PRICE]
+        row = order_after(desk.own, slot, side, row)
+    return price, left
 
 
 @kernel()
@@ -265,21 +311,9 @@ def fill_view(desk: State, books: State, routes: State, scratch: State, slot: In
     view[VIEW_LOT] = contract[LOT]
     view[VIEW_POSITION] = desk.accounts[STRATEGY_ACCOUNT, slot, POSITION]
     view[VIEW_CASH] = desk.accounts[STRATEGY_ACCOUNT, slot, CASH]
-    view[VIEW_OWN_BID] = _UNDEFINED
-    view[VIEW_OWN_ASK] = _UNDEFINED
-    view[VIEW_OWN_BID_LEFT] = 0
-    view[VIEW_OWN_ASK_LEFT] = 0
     view[VIEW_CONFIDENCE] = books.slots[slot, CONFIDENCE]
-    for at in range(desk.working_count[slot]):
-        order = desk.orders[desk.working[slot, at]]
-        if order[ORDER_ACCOUNT] != STRATEGY_ACCOUNT:
-            continue
-        if order[ORDER_SIDE] == BUY:
-            view[VIEW_OWN_BID] = order[ORDER_PRICE]
-            view[VIEW_OWN_BID_LEFT] += order[ORDER_LEFT]
-        else:
-            view[VIEW_OWN_ASK] = order[ORDER_PRICE]
-            view[VIEW_OWN_ASK_LEFT] += order[ORDER_LEFT]
+    view[VIEW_OWN_BID], view[VIEW_OWN_BID_LEFT] = own_top(desk, slot, BUY)
+    view[VIEW_OWN_ASK], view[VIEW_OWN_ASK_LEFT] = own_top(desk, slot, SELL)
     scratch.numbers[NUMBER_VOLATILITY] = routes.numbers[slot, NUMBER_VOLATILITY]
     scratch.numbers[NUMBER_CHAIN_DELTA] = routes.numbers[slot, NUMBER_CHAIN_DELTA]
 
@@ -382,9 +416,19 @@ def run(
         if length == 0 or row + length > n:
             return row, BAD_RECORD
         counters[ORDINAL] = first_ordinal + row
-        counters[INDEX] = 0
+        if counters[UNFINISHED] == 0:
+            counters[INDEX] = 0
+            counters[ID_BASE] = 0
+        counters[UNFINISHED] = 0
         if words[row, 1] > counters[NOW]:
             counters[NOW] = words[row, 1]
+        if counters[NOW] >= counters[NEXT_DUE] or counters[UNSETTLED_SLOTS] != 0:
+            more = catch_up(desk, books, scratch.ladder, out, powers, limit)
+            if counters[OVERFLOWS] != 0:
+                return row, MONEY_OVERFLOW
+            if more != 0 or counters[OUT_ROWS] > limit:
+                counters[UNFINISHED] = 1
+                return row, OUTPUT_FULL
         if kind == _COMMAND or kind == _DEFINITION or kind == _EPOCH:
             return row, SLOW_RECORD
         instrument = small & 0xFFFFFFFF
@@ -399,13 +443,15 @@ def run(
                 return row, UNDEFINED_INSTRUMENT
             slot = routes.slots[instrument]
             if kind == _TRADE:
-                on_trade(desk, out, powers, slot, words[row, 4], words[row, 5], (words[row, 7] >> 8) & 255)
+                on_trade(desk, books, out, powers, slot, words[row, 4], words[row, 5], (words[row, 7] >> 8) & 255)
             elif kind == _QUOTE:
                 if length < 2:
                     return row, BAD_RECORD
                 _quote_record(desk, books, routes, out, powers, words, row, slot)
             else:
                 _book_record(desk, books, out, powers, words, row, slot)
+            if desk.instruments[slot, UNSETTLED] != 0:
+                follow_up(desk, books, scratch.ladder, out, powers, slot, 0)
             flags = (words[row, 7] >> 16) & 255
             if flags & _LAST != 0 and flags & _SNAPSHOT == 0 and _top_moved(books, routes, slot) != 0:
                 if calls & NOT_IN_GAPS != 0 and books.slots[slot, CONFIDENCE] != _GOOD:

@@ -24,8 +24,9 @@ from tapehouse.core.check import check
 from tapehouse.core.digest import DigestChain, combine
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, StrategyError, UsageError
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument
+from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument, stored
 from tapehouse.desk import state as desk_state
+from tapehouse.desk.conservation import verify_conservation
 from tapehouse.desk.state import (
     COUNTERS,
     INDEX,
@@ -53,7 +54,7 @@ from tapehouse.pricing import define_option, make_chain
 from tapehouse.pricing import restore as restore_chain
 from tapehouse.pricing import snapshot as snapshot_chain
 
-OUTPUT_ROWS = 16_384
+OUTPUT_ROWS = 65_536
 ORDERS_IN_BOOKS = 1 << 18
 OPTIONS_MAX = 1024
 DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
@@ -179,7 +180,14 @@ class Engine:
             row, turn = self.resolve(why, cells, int(row), header.first_ordinal)
         self.collect()
         self.cells += len(cells)
+        self.verify()
         self.halted = False
+
+    def verify(self) -> None:
+        """Raise InvariantError where the desk's positions or cash do not add up over all accounts."""
+        desk = self._desk
+        slots = int(np.count_nonzero(desk.instruments[:, INSTRUMENT_ID]))
+        verify_conservation(desk.accounts, desk.legs, desk.booking, desk.instruments, slots)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -374,7 +382,7 @@ class Engine:
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
             "decisions": self._decisions.state(),
-            "desk": desk_state.snapshot(self._desk),
+            "desk": stored.snapshot(self._desk),
             "instruments": json.dumps(definitions).encode(),
             "memory": self._memory.tobytes(),
             "python": self._turns.state() if self._turns else b"",
@@ -436,7 +444,7 @@ class Engine:
             self._define(read_definition(from_words(np.frombuffer(bytes.fromhex(text), np.int64))))
         restore_books(self._books, sections["books"])
         restore_chain(self._chain, sections["chain"])
-        self._desk = desk_state.restore(sections["desk"])
+        self._desk = stored.restore(sections["desk"])
         self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
         self._decisions = DigestChain.from_state(sections["decisions"])

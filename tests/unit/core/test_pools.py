@@ -10,6 +10,7 @@ import pytest
 from tapehouse.book import apply_cells, define, make_books, order_pool
 from tapehouse.core import Metrics
 from tapehouse.core.pools import Pool, PoolWatch
+from tapehouse.desk.state import WORKING
 from tapehouse.engine import Engine
 from tapehouse.engine.pools import pools_of
 from tapehouse.market import Action, Cells, Kind, Side, empty_cells, words
@@ -90,7 +91,7 @@ async def test_a_decided_day_fills_the_desks_pools() -> None:
         "pools", logs.tape, engine, clock=SystemClock(), on_progress=lambda _: watch.observe(pools_of(engine))
     ).run()
     rows = {str(row["pool"]): row for row in watch.rows()}
-    working = int(engine.desk.working_count.sum())
+    working = int(engine.desk.counters[WORKING])
     assert rows["desk_orders"]["used"] == working
     assert 0 < int(rows["desk_orders"]["used_max"]) <= int(rows["desk_orders"]["held"])
     assert int(rows["book_orders"]["used_max"]) <= int(rows["book_orders"]["held"])

@@ -9,7 +9,7 @@ import pytest
 
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.desk.orders_projection import OrdersProjection
-from tapehouse.desk.state import ORDER_ID, ORDER_LEFT
+from tapehouse.desk.state import INSTRUMENTS_MAX, working_orders
 from tapehouse.log import FrameHeader
 from tapehouse.market import FILL_EXTENSION, ORDER_EXTENSION, Action, Cells, Kind, extend
 from tests.support.desk_day import LOG_ID, STOCK, record, shared_day
@@ -90,9 +90,9 @@ def test_the_working_orders_are_those_of_the_desk() -> None:
     orders.apply(HEADER, day.outputs)
     desk = day.engine.desk
     held = {}
-    for slot, count in enumerate(desk.working_count.tolist()):
-        for place in desk.working[slot, :count].tolist():
-            held[f"orders/{desk.orders[place, ORDER_ID]}"] = int(desk.orders[place, ORDER_LEFT])
+    for slot in range(INSTRUMENTS_MAX):
+        for order in working_orders(desk, slot):
+            held[f"orders/{order.order_id}"] = order.left
     working = {key: value for key, value in orders.items() if value["status"] == "working"}
     assert set(working) == set(held)
     assert working

@@ -13,7 +13,7 @@ from tapehouse.core.errors import IntegrityError
 from tapehouse.desk.clients import CLIENTS_MAX, OUTCOMES_MAX, Clients
 from tapehouse.desk.commands import COMMANDS, EVENTS
 from tapehouse.desk.requests import REASONS
-from tapehouse.desk.state import ACCOUNTS_MAX, DEFAULT_LIMITS, LIMIT_KILLED, POSITION, WORKING_MAX
+from tapehouse.desk.state import DEFAULT_LIMITS, OPEN_ORDERS_DEFAULT, POSITION, STREET, SWITCHED_OFF, working_count
 from tapehouse.engine import Submit, View
 from tapehouse.log import Envelope
 from tapehouse.market import PAYLOAD_BYTES_MAX, Kind, pack_payload
@@ -74,7 +74,7 @@ def test_another_account_cannot_cancel() -> None:
     bench.order("buy", "0.98", "5", account="bob")
     refused = bench.send("order.cancel", instrument="ALFA", order_id=order_id, account="bob")
     assert refused["outcome"] == "rejected"
-    assert int(bench.engine.desk.working_count[0]) == 2
+    assert working_count(bench.engine.desk, 0) == 2
 
 
 def test_the_kill_switch_cancels_stops_and_lets_go() -> None:
@@ -118,7 +118,7 @@ def test_the_strategys_account_has_its_name_and_can_be_killed() -> None:
     bench.send("account.kill", account="strategy")
     assert actions_in(bench.outputs) == "cc"
     assert actions_in(bench.feed(level("buy", 99, 30))) == "j"
-    assert bench.engine.desk.limits[0, LIMIT_KILLED] == 1
+    assert bench.engine.desk.conduct[0, SWITCHED_OFF] == 1
 
 
 # Rejections.
@@ -156,7 +156,7 @@ def test_an_order_that_cannot_be_is_rejected_with_its_reason(order: dict[str, An
     assert outcome["outcome"] == "rejected"
     assert reason in outcome["reason"]
     assert fills_in(bench.outputs) == []
-    assert int(bench.engine.desk.working_count[0]) == 0
+    assert working_count(bench.engine.desk, 0) == 0
     assert bool(actions_in(bench.outputs) == "j") == (reason in REASONS)
 
 
@@ -176,14 +176,14 @@ def test_the_position_limit_counts_what_may_still_fill() -> None:
 
 def test_one_instrument_holds_so_many_working_orders() -> None:
     bench = desk()
-    for _ in range(WORKING_MAX):
+    for _ in range(OPEN_ORDERS_DEFAULT):
         assert bench.order("buy", "0.98", "1")["outcome"] == "accepted"
     assert bench.order("buy", "0.98", "1")["reason"] == "too many open orders"
 
 
 def test_a_desk_keeps_so_many_accounts() -> None:
     bench = desk()
-    for number in range(1, ACCOUNTS_MAX):
+    for number in range(1, STREET):
         assert bench.order("buy", "0.98", "1", account=f"a{number}")["outcome"] == "accepted"
     assert "no room for account 'last'" in bench.order("buy", "0.98", "1", account="last")["reason"]
     assert bench.order("buy", "0.98", "1", account="a3")["outcome"] == "accepted"

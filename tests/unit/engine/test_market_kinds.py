@@ -11,7 +11,7 @@ import pytest
 from tapehouse.book import levels
 from tapehouse.core import UNDEFINED
 from tapehouse.core.errors import DataError, StrategyError
-from tapehouse.desk.state import CASH, DEFAULT_LIMITS, LAST_TRADE, LIMIT_NOTIONAL, ORDER_AHEAD, POSITION
+from tapehouse.desk.state import CASH, DEFAULT_LIMITS, LAST_TRADE, LIMIT_NOTIONAL, POSITION, working_orders
 from tapehouse.engine import CancelSide, CompiledStrategy, Engine, Submit, View, strategy_kernel
 from tapehouse.engine.strategy import INTENT_KIND, INTENT_PRICE, INTENT_SIDE, INTENT_SIZE, INTENTS_MAX, SUBMIT, VIEW_BID
 from tapehouse.engine.strategy import INTENT_TIME_IN_FORCE as TIME_IN_FORCE
@@ -44,9 +44,8 @@ def book(bench: EngineBench) -> tuple[list[tuple[int, int]], list[tuple[int, int
 
 
 def resting(bench: EngineBench) -> list[int]:
-    """The queue ahead of each working order, oldest first."""
-    desk = bench.engine.desk
-    return [int(desk.orders[place, ORDER_AHEAD]) for place in desk.working[0, : desk.working_count[0]]]
+    """The queue ahead of each working order, bids first, by price and then by age."""
+    return [order.ahead for order in working_orders(bench.engine.desk, 0)]
 
 
 def test_quotes_are_the_book_and_replace_each_other() -> None:
@@ -165,7 +164,7 @@ def test_money_that_does_not_fit_halts_and_names_the_cell() -> None:
 
 def test_a_resting_order_whose_money_does_not_fit_halts_at_the_market_record() -> None:
     bench = EngineBench()
-    bench.engine.desk.limits[:, LIMIT_NOTIONAL] = 2**62
+    bench.engine.desk.limits[:, :, LIMIT_NOTIONAL] = 2**62
     bench.feed(replace(SHARE, id=2, symbol="DEAR", tick_size=1, multiplier=10**9).definition(ts_recv=0))
     bench.send("order.submit", instrument="DEAR", side="buy", price="1", size="4")
     with pytest.raises(DataError, match="money does not fit") as caught:

@@ -8,7 +8,7 @@ from tapehouse.core.cycles import fenced_cycles
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import cancel_side, submit
-from tapehouse.desk.state import INDEX, NOW, ORDINAL, OUT_ROWS, TICK
+from tapehouse.desk.state import INDEX, NOW, ORDINAL, OUT_ROWS, TICK, WORKING
 from tapehouse.ring.kernels import append_bulk, readable, release
 
 OUT_ROWS_NEEDED = 4_096
@@ -60,7 +60,7 @@ def place(
         side = orders[row, SIDE]
         submit(desk, books, ladder, out, powers, 0, 0, side, price, orders[row, SIZE], orders[row, TIME_IN_FORCE], row)
         _keep(journal, out, desk.counters[OUT_ROWS])
-        if desk.working_count[0] > working:
+        if desk.counters[WORKING] > working:
             cancel_side(desk, out, 0, 0, side)
     return placed
 
@@ -84,6 +84,6 @@ def place_timed(
         submit(desk, books, ladder, out, powers, 0, 0, side, price, size, time_in_force, row)
         _keep(journal, out, desk.counters[OUT_ROWS])
         record_value(histogram, fenced_cycles() - before - overhead)
-        if desk.working_count[0] > working:
+        if desk.counters[WORKING] > working:
             cancel_side(desk, out, 0, 0, side)
     return placed

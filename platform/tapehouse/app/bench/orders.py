@@ -24,8 +24,8 @@ from tapehouse.book import ASK, BID, Books, apply_cells, levels
 from tapehouse.core.check import check
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import GTC, IOC, LADDER, POST_ONLY, POWERS, Desk, define_instrument, make_desk, submit
-from tapehouse.desk.reference import ReferenceDesk
-from tapehouse.desk.state import FILL_COUNT, MONEY_EXPONENT, OUT_ROWS, REJECTED, WORKING_MAX
+from tapehouse.desk.reference import Limits, Market, ReferenceDesk, Request
+from tapehouse.desk.state import FILL_COUNT, LIMIT_OPEN_ORDERS, MONEY_EXPONENT, OUT_ROWS, REJECTED, WORKING_MAX
 
 OFFSETS = (-3, 3)  # ticks from the best price of the order's own side, towards the other one where positive
 MIX = ((GTC, 0.7), (IOC, 0.2), (POST_ONLY, 0.1))
@@ -72,7 +72,7 @@ def make_trading_desk(flow: Flow) -> Desk:
     """A desk whose risk checks all run and whose position is never too large."""
     desk = make_desk()
     define_instrument(desk, 0, flow.instrument)
-    desk.limits[:] = (POSITION_MAX, POSITION_MAX, (1 << 62), WORKING_MAX, 0)
+    desk.limits[:, :, : LIMIT_OPEN_ORDERS + 1] = (POSITION_MAX, POSITION_MAX, (1 << 62), WORKING_MAX)
     return desk
 
 
@@ -122,20 +122,21 @@ def _reference(options: Options, flow: Flow, orders: Ints) -> Peer:
     few = orders[: options.count(CALLS, 200)].tolist()
 
     def work() -> None:
-        plain = ReferenceDesk(
-            levels=lambda side: shown[side],
-            money_exponent=int(desk.instruments[0, MONEY_EXPONENT]),
-            maker_fee_ppm=int(desk.fees[0]),
-            taker_fee_ppm=int(desk.fees[1]),
+        market = Market(
+            levels=lambda side: shown[side], money_exponent=int(desk.instruments[0, MONEY_EXPONENT]), tick=flow.tick
         )
+        plain = ReferenceDesk([market], maker_fee_ppm=int(desk.fees[0]), taker_fee_ppm=int(desk.fees[1]))
+        plain.limits[0, 0] = Limits(order_size=POSITION_MAX, position=POSITION_MAX, open_orders=WORKING_MAX)
         for number, (side, offset, size, time_in_force) in enumerate(few):
             ticks = offset if side == BID else -offset
-            plain.submit(number, side, shown[side][0][0] + ticks * flow.tick, size, time_in_force)
+            plain.begin(number, 0)
+            price = shown[side][0][0] + ticks * flow.tick
+            plain.decide(Request(side=side, price=price, size=size, time_in_force=time_in_force))
             if len(plain.working) > WORKING:
-                plain.cancel_side(side)
+                plain.mass_cancel(0, 0, side)
 
     values = [options.timer.ns_each(work, len(few)) for _ in range(options.repeat)]
-    return peer_of("plain Python", values, "the oracle of the tests; no risk checks, no records")
+    return peer_of("plain Python", values, "the oracle of the tests")
 
 
 def _calls(options: Options, flow: Flow, orders: Ints) -> Measure:

@@ -15,10 +15,10 @@ from tapehouse.book.layout import LIVE
 from tapehouse.book.resting import find_order
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.kernels import INDEX_BITS
 from tapehouse.desk.matching import run_requests
 from tapehouse.desk.money import POWERS
 from tapehouse.desk.state import (
+    INDEX_BITS,
     INSTRUMENT_ID,
     LAST_TRADE,
     LIMIT_NOTIONAL,
