@@ -28,6 +28,7 @@ from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument, stored
 from tapehouse.desk import state as desk_state
 from tapehouse.desk.bulk import ACCOUNTS, restore_bulk, snapshot_bulk
+from tapehouse.desk.conservation import verify_conservation
 from tapehouse.desk.state import (
     COUNTERS,
     INDEX,
@@ -180,7 +181,14 @@ class Engine:
             row, turn = self.resolve(why, cells, int(row), header.first_ordinal)
         self.collect()
         self.cells += len(cells)
+        self.verify()
         self.halted = False
+
+    def verify(self) -> None:
+        """Raise InvariantError where the desk's positions or cash do not add up over all accounts."""
+        desk = self._desk
+        slots = int(np.count_nonzero(desk.instruments[:, INSTRUMENT_ID]))
+        verify_conservation(desk.accounts, desk.legs, desk.booking, desk.instruments, slots)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
