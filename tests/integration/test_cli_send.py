@@ -1,4 +1,4 @@
-"""What docs/trading.md shows: commands of every kind sent to a desk on a real broker, and the tape proved afterwards."""
+"""What docs/trading.md shows: commands of every kind sent to a desk on a real broker, and the tape proved after."""
 
 from __future__ import annotations
 
