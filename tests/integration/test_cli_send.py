@@ -1,4 +1,4 @@
-"""What docs/trading.md shows: commands of every kind sent to a desk on a real broker, and the tape proved after."""
+"""What docs/trading.md shows: commands of every kind sent to a desk on a real broker, and the tape proved after it."""
 
 from __future__ import annotations
 
