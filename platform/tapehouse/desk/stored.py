@@ -70,7 +70,7 @@ def snapshot(desk: Desk) -> bytes:
     parts += _rows(desk.conduct, (desk.conduct != DEFAULT_CONDUCT).any(axis=1))
     orders = _orders(desk)
     parts += [np.array([len(orders)]), np.array(orders, np.int64).reshape(-1)]
-    ledger = snapshot_ledger(desk.settings, desk.legs)
+    ledger = snapshot_ledger(desk.booking, desk.legs)
     return b"".join(part.astype("<i8").tobytes() for part in parts) + ledger
 
 
@@ -137,7 +137,7 @@ def restore(data: bytes) -> Desk:
     _put(desk.limits, words.rows(cells, 2 + LIMIT_COLUMNS), 2)
     _put(desk.conduct, words.rows(ACCOUNTS_MAX, 1 + desk.conduct.shape[1]), 1)
     _put_orders(desk, words.rows(2 * INSTRUMENTS_MAX * WORKING_MAX, ORDER_WORDS))
-    restore_ledger(words.rest(), desk.settings, desk.legs)
+    restore_ledger(words.rest(), desk.booking, desk.legs)
     return desk
 
 

@@ -213,7 +213,7 @@ def fill_shown(desk: State, books: State, slot: Int, row: Int, take: Int) -> Int
 @kernel(inline=True)
 def closable(desk: State, account: Int, slot: Int, side: Int) -> Int:
     """How much an order on a side can close of what the account holds."""
-    return closable_of(desk.accounts[account, slot], desk.legs[account, slot], desk.settings[account], side)
+    return closable_of(desk.accounts[account, slot], desk.legs[account, slot], desk.booking[account], side)
 
 
 @kernel()
