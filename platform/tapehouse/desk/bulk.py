@@ -46,7 +46,7 @@ from tapehouse.desk.requests import (
     SUBMIT,
     UNKNOWN_ACCOUNT,
 )
-from tapehouse.desk.state import DECISIONS, INDEX, INDEX_BITS, NOW, ORDINAL, OUT_ROWS, REJECTED
+from tapehouse.desk.state import DECISIONS, INDEX, NOW, ORDINAL, OUT_ROWS, REJECTED
 from tapehouse.market import Action, Kind, Side
 
 CLIENTS_MAX = 256  # the longest-silent one is forgotten first
