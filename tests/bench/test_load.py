@@ -16,7 +16,7 @@ import pytest
 from tapehouse.app.bootstrap import open_platform
 from tapehouse.app.machine import describe
 from tapehouse.app.proof import read_outputs
-from tapehouse.app.serving import serve_tape
+from tapehouse.app.serving import HostEvents, HostOptions, serve_tape
 from tapehouse.bus import Cluster
 from tapehouse.client.async_client import AsyncClient
 from tapehouse.log import read_envelope
@@ -35,7 +35,7 @@ async def test_every_command_of_many_clients_has_one_outcome(cluster3: Cluster, 
     tape = unique("load")
     urls = ",".join(cluster3.urls)
     ready = asyncio.Event()
-    host = asyncio.create_task(serve_tape(tape, nats=urls, home=tmp_path, strategy="maker", on_ready=ready.set))
+    host = asyncio.create_task(serve_tape(tape, HostOptions(nats=urls, home=tmp_path), HostEvents(on_ready=ready.set)))
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({host, waiting}, return_when=asyncio.FIRST_COMPLETED)
     assert ready.is_set(), host.exception()

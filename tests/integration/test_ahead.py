@@ -116,8 +116,8 @@ async def test_a_second_host_is_refused_whatever_its_mode(day: AheadDay) -> None
     for mode in ("ahead", "gated"):
         second = day.start_host(mode=mode, feed=False, wait=False)
         said = day.ended(second, code=1)
-        assert f"process {first.pid} runs this tape" in said
-        assert "stop that host first" in said
+        assert f":{first.pid} (stop that host, or follow it" in said
+        assert "--standby" in said
         assert len(said.splitlines()) == 1
     day.host = first
     day.stop_host()

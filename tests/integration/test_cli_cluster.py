@@ -35,7 +35,14 @@ def test_one_node_with_its_host(shell: Shell) -> None:
     assert told["profile"] == UNSAFE
     assert [node["name"] for node in told["nodes"]] == ["n0"]
     assert list(told["hosts"]) == ["main"]
-    assert {stream["name"] for stream in told["streams"]} == {"TAPE_main", "EVENTS_main", "CMDS_main", "SNAPS"}
+    assert {stream["name"] for stream in told["streams"]} == {
+        "TAPE_main",
+        "EVENTS_main",
+        "CMDS_main",
+        "SNAPS",
+        "OUT",
+        "PARKED",
+    }
 
     shown = shell.run("status").out
     assert f"profile  {UNSAFE}" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from tapehouse.app import kv_service
 from tapehouse.app.bootstrap import Platform, open_platform
 from tapehouse.app.kv_service import KvService, NotServedError, ask_digests, ask_get, ask_items, serve_kv
 from tapehouse.app.live import Logs, serve
+from tapehouse.app.parked_stream import ParkedStream
 from tapehouse.app.past import read_state_at
 from tapehouse.app.projector import Projector
 from tapehouse.bus import Cluster
@@ -23,7 +25,8 @@ from tapehouse.cli.main import run
 from tapehouse.client import AsyncClient, connect
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
-from tapehouse.log import FrameWriter, MemorySnapshots
+from tapehouse.desk.commands import COMMANDS
+from tapehouse.log import Envelope, FrameWriter, MemorySnapshots
 from tapehouse.market import Cause, Confidence, gap_record
 from tapehouse.query.books import Moment
 from tapehouse.strategies.maker import maker
@@ -263,6 +266,51 @@ async def test_the_command_send(recorded: Recorded, capsys: pytest.CaptureFixtur
     )
     assert code == 3
     assert "is a host running?" in noted
+
+
+async def test_the_commands_parked(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A desk parks what it cannot understand; an upgraded one decides it; PARKED has the bytes."""
+    name, platform = recorded.name, recorded.platform
+    tape, events = await platform.tape(name), await platform.events(name)
+    commands, parked = await platform.commands(name), await platform.parked()
+    entry, ready = COMMANDS._types["account.kill"], asyncio.Event()
+    newer = Envelope(
+        id="newer", type="account.kill", version=entry.version + 1, client="al", number=1, correlation="newer", time=1,
+        body={"account": "al"},
+    ).encode()  # fmt: skip
+    for payload in (b"\xff\x00", newer):
+        await commands.append(payload, expected_last=None, subject=f"cmd.v1.{name}.any.thing")
+    logs = Logs(tape=tape, events=events, commands=commands)
+    desk = asyncio.create_task(serve(logs, strategy=maker(interval_ms=20), clock=SystemClock(), on_ready=ready.set))
+    try:
+        async with asyncio.timeout(120):
+            await ready.wait()
+        patient = ("--timeout", "60")
+        assert (await recorded.command_line(capsys, "send", "desk.ping", "{}", *patient))[0] == 0
+        rows = json.loads((await recorded.command_line(capsys, "parked", "list", "--json"))[1])
+        garbage, early = (str(row["position"]) for row in rows)
+        assert [row["type"] for row in rows] == [None, "account.kill"]
+        assert "ff00" in (await recorded.command_line(capsys, "parked", "show", garbage))[1]
+        code, said, _ = await recorded.command_line(capsys, "parked", "replay", early, *patient)
+        assert code == 1
+        assert "is newer than" in said
+        monkeypatch.setitem(entry.upcasters, entry.version, lambda body: body)
+        monkeypatch.setattr(entry, "version", entry.version + 1)
+        code, said, _ = await recorded.command_line(capsys, "parked", "replay", early, *patient)
+        assert code == 0
+        assert f"{early}: accepted: decided again, accepted" in said
+        assert (await recorded.command_line(capsys, "parked", "drop", "--all", *patient))[0] == 0
+        assert "1 dropped, 1 replayed" in (await recorded.command_line(capsys, "parked", "list", "--all"))[1]
+    finally:
+        desk.cancel()
+        with suppress(asyncio.CancelledError):
+            await desk
+    for _ in range(2):  # The second finds all of it there.
+        await ParkedStream(name, tape, events, parked).run()
+    told = [json.loads(message.payload) async for message in parked.read(1) if message.subject.endswith(f".{name}")]
+    assert [base64.b64decode(each["data"]) for each in told] == [b"\xff\x00", newer]
 
 
 async def test_the_past_of_a_projection_is_read_from_a_broker(

@@ -38,11 +38,11 @@ from tapehouse.desk.ledger_state import (
     LOTS_MAX,
     METHODS,
     MODES,
+    make_booking,
     make_legs,
-    make_settings,
     restore_ledger,
     snapshot_ledger,
-    write_settings,
+    write_booking,
 )
 from tapehouse.desk.money import MONEY_MAX, contract_value
 from tapehouse.desk.reference import half_away
@@ -79,7 +79,7 @@ class Book:
 
     accounts: Any = field(default_factory=lambda: np.zeros((ACCOUNTS, len(TERMS), ACCOUNT_COLUMNS), np.int64))
     legs: Any = field(default_factory=lambda: make_legs(ACCOUNTS, len(TERMS)))
-    settings: Any = field(default_factory=lambda: make_settings(ACCOUNTS))
+    booking: Any = field(default_factory=lambda: make_booking(ACCOUNTS))
     instruments: Any = field(default_factory=lambda: np.zeros((len(TERMS), INSTRUMENT_COLUMNS), np.int64))
     oracles: dict[tuple[int, int], ReferenceLedger] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class Book:
             row = self.instruments[slot]
             row[INSTRUMENT_ID], row[MULTIPLIER], row[MONEY_EXPONENT] = slot + 11, multiplier, exponent
         for account, (mode, method) in enumerate(WAYS):
-            write_settings(self.settings[account], mode, method, None, None)
+            write_booking(self.booking[account], mode, method, None, None)
             for slot, (multiplier, exponent) in enumerate(TERMS):
                 self.oracles.setdefault(
                     (account, slot),
@@ -99,10 +99,10 @@ class Book:
         """One fill, and where it was booked the street's side of it."""
         terms = self.instruments[slot]
         value = int(contract_value(price, size, terms[MULTIPLIER], terms[MONEY_EXPONENT], POWERS))
-        fee = int(fee_of(self.settings[account], np.array([rate, rate]), 1, value))
+        fee = int(fee_of(self.booking[account], np.array([rate, rate]), 1, value))
         status = int(
             post_fill(
-                self.accounts[account, slot], self.legs[account, slot], self.settings[account], side, price, size,
+                self.accounts[account, slot], self.legs[account, slot], self.booking[account], side, price, size,
                 value, fee, CLOSE_FLAG if closing else 0, terms, POWERS,
             )
         )  # fmt: skip
@@ -111,7 +111,7 @@ class Book:
         return status
 
     def verify(self) -> None:
-        verify_conservation(self.accounts, self.legs, self.settings, self.instruments, len(TERMS))
+        verify_conservation(self.accounts, self.legs, self.booking, self.instruments, len(TERMS))
 
     def compare(self, account: int, slot: int) -> None:
         """Every number of an account is its oracle's."""
@@ -122,7 +122,7 @@ class Book:
         }  # fmt: skip
         assert {column: int(money[column]) for column in expected} == expected
         for side in range(2):
-            assert closable(money, legs, self.settings[account], side) == slow.closable(side)
+            assert closable(money, legs, self.booking[account], side) == slow.closable(side)
             if WAYS[account] == ("netting", "average"):
                 assert not legs.any()
                 continue
@@ -164,11 +164,11 @@ def test_a_ledger_goes_on_from_its_snapshot_as_if_nothing_happened(before: list[
     for trade in before:
         for account in range(len(WAYS)):
             book.trade(account, trade)
-    data = snapshot_ledger(book.settings, book.legs)
+    data = snapshot_ledger(book.booking, book.legs)
     other = Book(accounts=book.accounts.copy(), oracles=book.oracles)
-    other.legs[...], other.settings[...] = 0, 0
-    restore_ledger(data, other.settings, other.legs)
-    assert snapshot_ledger(other.settings, other.legs) == data
+    other.legs[...], other.booking[...] = 0, 0
+    restore_ledger(data, other.booking, other.legs)
+    assert snapshot_ledger(other.booking, other.legs) == data
     for trade in after:
         for account in range(len(WAYS)):
             other.trade(account, trade)
@@ -203,8 +203,8 @@ def test_hedging_keeps_both_legs_and_netting_one() -> None:
         money = book.accounts[account, 0]
         assert money[POSITION] == 2
         assert money[REALISED] == (0 if mode == "hedging" else 6)
-        assert closable(money, book.legs[account, 0], book.settings[account], BUY) == (3 if mode == "hedging" else 0)
-        assert closable(money, book.legs[account, 0], book.settings[account], SELL) == (5 if mode == "hedging" else 2)
+        assert closable(money, book.legs[account, 0], book.booking[account], BUY) == (3 if mode == "hedging" else 0)
+        assert closable(money, book.legs[account, 0], book.booking[account], SELL) == (5 if mode == "hedging" else 2)
 
 
 @settings(max_examples=150, deadline=None)
@@ -255,9 +255,9 @@ def test_a_correction_that_does_not_fit_books_neither_side() -> None:
 
 def test_settings_change_only_while_the_account_is_flat() -> None:
     book = Book()
-    assert fee_of(book.settings[0], np.array([0, 30]), 1, FEE_UNIT) == 30
+    assert fee_of(book.booking[0], np.array([0, 30]), 1, FEE_UNIT) == 30
     configure_account(book, 0, maker_fee_ppm=-5, taker_fee_ppm=0)
-    assert [int(fee_of(book.settings[0], np.array([7, 30]), liquidity, FEE_UNIT)) for liquidity in (0, 1)] == [-5, 0]
+    assert [int(fee_of(book.booking[0], np.array([7, 30]), liquidity, FEE_UNIT)) for liquidity in (0, 1)] == [-5, 0]
     for wrong in ({"mode": "both"}, {"method": "lifo"}, {"maker_fee_ppm": FEE_UNIT + 1}):
         with pytest.raises(DataError):
             configure_account(book, 0, **wrong)  # type: ignore[arg-type]
@@ -322,18 +322,18 @@ def test_sums_of_many_large_amounts_do_not_wrap() -> None:
     accounts = np.zeros((16, 1, ACCOUNT_COLUMNS), np.int64)
     accounts[:8, 0, POSITION] = MONEY_MAX  # 8 x 2^61 is 2^64, which 64 bits take for nothing
     with pytest.raises(InvariantError, match="positions"):
-        verify_conservation(accounts, make_legs(16, 1), make_settings(16), np.zeros((1, INSTRUMENT_COLUMNS), int), 1)
+        verify_conservation(accounts, make_legs(16, 1), make_booking(16), np.zeros((1, INSTRUMENT_COLUMNS), int), 1)
     accounts[8:, 0, POSITION] = -MONEY_MAX
-    verify_conservation(accounts, make_legs(16, 1), make_settings(16), np.zeros((1, INSTRUMENT_COLUMNS), int), 1)
+    verify_conservation(accounts, make_legs(16, 1), make_booking(16), np.zeros((1, INSTRUMENT_COLUMNS), int), 1)
 
 
 def test_a_damaged_snapshot_is_refused() -> None:
     book = Book()
     book.trade(WAYS.index(("netting", "fifo")), (1, BUY, 50, 7, 30, False, False))
-    data = snapshot_ledger(book.settings, book.legs)
+    data = snapshot_ledger(book.booking, book.legs)
     at = data.index(bytes(book.legs[WAYS.index(("netting", "fifo")), 1, BUY, :1]))
     far = data[: at - 8] + (2**40).to_bytes(8, "little") + data[at:]
     lots = data[: at + 16] + (LOTS_MAX + 1).to_bytes(8, "little") + data[at + 24 :]
     for wrong in (data[:-1], b"", far, lots):
         with pytest.raises(IntegrityError):
-            restore_ledger(wrong, make_settings(ACCOUNTS), make_legs(ACCOUNTS, len(TERMS)))
+            restore_ledger(wrong, make_booking(ACCOUNTS), make_legs(ACCOUNTS, len(TERMS)))

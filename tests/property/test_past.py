@@ -84,6 +84,10 @@ def refolded(source: Source, cells: int) -> dict[str, str]:
     return {machine.name: machine.digest().hex() for machine in machines}
 
 
+def of_events(state: StateAt) -> dict[str, str]:
+    return {name: digest for name, digest in state.digests().items() if name in NAMES["events"]}
+
+
 async def ask(snaps: MemorySnaps | None, moment: Moment | None, **more: Any) -> StateAt:
     day, _ = kept_day()
     return await read_state_at(day.tape, day.events, snaps, name="day", moment=moment, **more)
@@ -130,18 +134,31 @@ def test_the_day_has_states_of_all_projections() -> None:
     _, whole = kept_day()
     for names in NAMES.values():
         for name in names:
-            assert sum(subject.startswith(f"snap.v1.{name}.1.day.") for subject in whole.stored) >= 3
+            assert sum(subject.startswith(f"snap.v1.{name}.") for subject in whole.stored) >= 3
 
 
 async def test_the_end_is_what_is_asked_for_without_a_moment() -> None:
     day, whole = kept_day()
     state = await ask(whole, None)
     assert_is(state, Moment(ordinal=len(day.cells) - 1))
-    only = await ask(whole, None, names=["positions"])
-    assert only.digests() == {"positions": state.digests()["positions"]}
+    only = await ask(whole, None, names=["orders"])
+    assert only.digests() == {"orders": state.digests()["orders"]}
     assert set(only.positions) == {"events"}
-    assert only.items("positions/") == state.items("positions/")
-    assert only.describe()["snapshots"] == {"positions": state.snapshots["positions"]}
+    assert only.items("orders/") == state.items("orders/")
+    assert only.describe()["snapshots"] == {"orders": state.snapshots["orders"]}
+
+
+async def test_what_a_position_is_worth_is_read_at_one_cut_of_both_logs() -> None:
+    day, whole = kept_day()
+    moment = Moment(ordinal=len(day.cells) // 2)
+    state = await ask(whole, moment, names=["positions"])
+    assert set(state.digests()) == {"positions", "prices"}
+    for prefix in ("positions/", "pnl/", "cash/"):
+        assert state.items(prefix) == (await ask(None, moment)).items(prefix)
+    for value in state.items("positions/").values():
+        assert value["mark_as_of"] <= moment.ordinal
+        assert value["as_of"] <= moment.ordinal
+    assert state.items("pnl/")
 
 
 async def test_decisions_on_the_record_of_the_cell_count_and_no_later_ones() -> None:
@@ -259,7 +276,7 @@ async def test_a_state_that_is_too_large_is_not_kept_and_counted(monkeypatch: py
     assert kept.too_large["orders"] > 0
     moment = Moment(ordinal=len(day.cells) - 1)
     state = await ask(snaps, moment, names=NAMES["events"])
-    assert state.digests() == {name: refolded("events", len(day.outputs))[name] for name in NAMES["events"]}
+    assert of_events(state) == refolded("events", len(day.outputs))
 
 
 # What is damaged, foreign or gone.
@@ -268,21 +285,21 @@ async def test_a_state_that_is_too_large_is_not_kept_and_counted(monkeypatch: py
 async def test_a_damaged_state_is_told_and_the_one_before_is_used() -> None:
     day, whole = kept_day()
     moment = Moment(ordinal=len(day.cells) - 1)
-    good = await ask(whole, moment, names=["positions"])
+    good = await ask(whole, moment, names=["orders"])
     (subject,) = [
-        name for name in whole.stored if f"positions.1.day.{LOG_ID[::-1].hex()}.{good.snapshots['positions']}." in name
+        name for name in whole.stored if f"orders.1.day.{LOG_ID[::-1].hex()}.{good.snapshots['orders']}." in name
     ]
     for at in range(0, len(whole.stored[subject]), 97):
         damaged = bytearray(whole.stored[subject])
         damaged[at] ^= 1
-        state = await ask(Over({**whole.stored, subject: bytes(damaged)}), moment, names=["positions"])
+        state = await ask(Over({**whole.stored, subject: bytes(damaged)}), moment, names=["orders"])
         assert len(state.refused) == 1
-        assert state.refused[0].startswith(f"positions at cell {good.snapshots['positions']}, sequence ")
+        assert state.refused[0].startswith(f"orders at cell {good.snapshots['orders']}, sequence ")
         assert state.digests() == good.digests()
-        assert state.cells_folded["positions"] > good.cells_folded["positions"]
+        assert state.cells_folded["orders"] > good.cells_folded["orders"]
     for other in whole.stored:  # Another's bytes under its subject, also of another machine or place.
         if other != subject:
-            state = await ask(Over({**whole.stored, subject: whole.stored[other]}), moment, names=["positions"])
+            state = await ask(Over({**whole.stored, subject: whole.stored[other]}), moment, names=["orders"])
             assert "says something else than its subject" in state.refused[0]
             assert state.digests() == good.digests()
 
@@ -299,7 +316,7 @@ async def test_states_of_another_branch_or_version_are_left_alone(monkeypatch: p
     newer = await ask(whole, None, names=["orders", "positions"])
     assert newer.snapshots["orders"] is None
     assert newer.snapshots["positions"] is not None
-    assert newer.digests() == {name: refolded("events", len(day.outputs))[name] for name in NAMES["events"]}
+    assert of_events(newer) == refolded("events", len(day.outputs))
 
 
 async def test_a_trimmed_log_is_read_from_its_states() -> None:
@@ -307,7 +324,7 @@ async def test_a_trimmed_log_is_read_from_its_states() -> None:
     moment = Moment(ordinal=len(day.cells) - 1)
     await day.events.trim((await day.events.extent()).last - 12)
     state = await read_state_at(day.tape, day.events, whole, name="day", moment=moment, names=NAMES["events"])
-    assert state.digests() == {name: refolded("events", len(day.outputs))[name] for name in NAMES["events"]}
+    assert of_events(state) == refolded("events", len(day.outputs))
     with pytest.raises(GapError, match="was trimmed"):
         await read_state_at(day.tape, day.events, None, name="day", moment=moment, names=["orders"])
 

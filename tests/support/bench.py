@@ -89,7 +89,7 @@ class EngineBench:
         self.ordinal += len(cells)
         return self.engine.take_outputs()
 
-    def send(self, kind: str, *, client: str = "", number: int = 0, version: int = 1, **body: Any) -> dict[str, Any]:
+    def send(self, kind: str, /, *, client: str = "", number: int = 0, version: int = 1, **body: Any) -> dict[str, Any]:
         """Send a command; returns the body of its outcome, which must be the only one and name the command."""
         self.commands += 1
         envelope = Envelope(
@@ -112,7 +112,7 @@ class EngineBench:
             self.answered = body.pop("number", None)
         return body
 
-    def tell(self, kind: str, **body: Any) -> dict[str, Any]:
+    def tell(self, kind: str, /, **body: Any) -> dict[str, Any]:
         """Send a command of the newest version; returns the body of its outcome."""
         return self.send(kind, version=COMMANDS.version(kind), **body)
 

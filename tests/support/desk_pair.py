@@ -27,6 +27,7 @@ from tapehouse.desk import (
     working_orders,
 )
 from tapehouse.desk import requests as r
+from tapehouse.desk.conservation import verify_conservation
 from tapehouse.desk.reference import Account, Limits, Market, Record, ReferenceDesk, Request
 from tapehouse.desk.state import (
     ALL_OFF,
@@ -230,7 +231,8 @@ class DeskPair:
 
     def compare(self) -> None:
         """Everything that both hold, and that nothing came from nowhere."""
-        slow = self.slow
+        slow, desk = self.slow, self.desk
+        verify_conservation(desk.accounts, desk.legs, desk.booking, desk.instruments, len(INSTRUMENTS))
         for slot in range(len(INSTRUMENTS)):
             mine = [(o.order_id, o.account, o.side, o.price, o.left, o.shown, o.ahead, o.waits)
                     for o in sorted(working_orders(self.desk, slot), key=lambda o: (o.waits, o.side))]  # fmt: skip

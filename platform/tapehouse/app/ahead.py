@@ -12,7 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tapehouse.app.ahead_desk import AheadDesk, AheadOptions, ahead_desk, ring_pair
-from tapehouse.app.live import Logs, RecordReport, batches_of, chain_batches, first_batch, first_failure
+from tapehouse.app.following import Follower
+from tapehouse.app.leadership import Leadership
+from tapehouse.app.live import RecordReport, batches_of, chain_batches, first_batch, first_failure
+from tapehouse.app.logs import Logs
 from tapehouse.app.sidecars import SidecarRunner
 from tapehouse.app.stages import StageKeeper
 from tapehouse.core.clock import Clock
@@ -99,30 +102,42 @@ async def serve_ahead(
     metrics: Metrics | None = None,
     on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
+    follower: Follower | None = None,
+    leadership: Leadership | None = None,
 ) -> None:
     """Follow feed rings, commands and wall time until cancelled.
 
     Args:
         timings: Where stage timings are kept.
         on_open: Called with the sequencer, for those who watch how far it is.
+        follower: Who has followed the tape so far; None for one that begins now.
+        leadership: What says until when orders may leave; None where nothing limits it.
 
     Raises:
         ConflictError: Another host took over; this one is fenced off.
     """
     async with ahead_desk(
         name, logs, strategy=strategy, sidecar=sidecar, clock=clock, snapshots=snapshots, options=options,
-        metrics=metrics,
+        metrics=metrics, follower=follower, leader=leadership.note() if leadership else None,
     ) as desk:  # fmt: skip
         if on_open:
             on_open(desk.sequencer)
+        if leadership is not None:
+            leadership.folded()
+            await desk.engine.limit(leadership.lease.valid_until_ns)
+            leadership.on_deadline = desk.engine.allow_until
         desk.start()
         after = await _catch_up(desk, logs.commands) if logs.commands is not None else 0
         if logs.commands is not None:
             desk.tasks.append(asyncio.create_task(_listen(desk, logs.commands, after=after)))
         if on_ready:
             on_ready()
-        with keeping_stages(desk, timings):
-            await first_failure(asyncio.create_task(_keep_time(desk, clock)), desk.tasks)
+        try:
+            with keeping_stages(desk, timings):
+                await first_failure(asyncio.create_task(_keep_time(desk, clock)), desk.tasks)
+        finally:
+            if leadership is not None:
+                leadership.stopped()
 
 
 @contextmanager

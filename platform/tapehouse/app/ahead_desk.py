@@ -18,21 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.app.code import code_hash
+from tapehouse.app.following import Follower
 from tapehouse.app.journals import POLL_NS, committed, finish_journal, forget_journal, journal_of, ring_prefix
-from tapehouse.app.live import Logs, cancel_all, first_failure, require_same_feed
+from tapehouse.app.live import cancel_all, first_failure, require_same_feed
+from tapehouse.app.logs import Logs
 from tapehouse.app.pinning import Cores, pin
 from tapehouse.app.sidecars import SidecarRunner
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
-from tapehouse.engine import ClockSource, Engine, GatedEngine, Sequencer, Strategy, read_tape
+from tapehouse.desk.state import SYMBOL_IDS_MAX
+from tapehouse.engine import ClockSource, GatedEngine, Sequencer, Strategy
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
 from tapehouse.engine.journal import Journal, JournalView, create_journal
 from tapehouse.engine.sequencer import DESK_SOURCE, FeedKey, TapeState
 from tapehouse.log import Message, Progress, SnapshotStore, read_tail
 from tapehouse.log.writer import OUTAGE_ATTEMPTS_MAX
-from tapehouse.market import Cause, Cells, Confidence, empty_cells, gap_record
+from tapehouse.market import Cause, Cells, Confidence, Kind, empty_cells, gap_record, records_of
 from tapehouse.ring import RING_CELLS, Policy, Ring, RingConsumer, RingFullError, RingProducer, remove
 
 DECIDED_CELLS = 1 << 18
@@ -89,6 +92,9 @@ class AheadDesk:
 
     async def tick(self) -> None:
         """Let time pass, though nothing else happens."""
+        self.sequencer.state.now = max(self.sequencer.state.now, self.engine.engine.now)
+        for _, definition in records_of(self.sequencer.session_cells(), Kind.DEFINITION):
+            await self._put(definition)  # one by one: all of a tape's instruments may be more than the ring holds
         await self._put(self.sequencer.clock_cell())
 
     async def _put(self, cells: Cells) -> None:
@@ -153,6 +159,8 @@ async def ahead_desk(
     snapshots: SnapshotStore | None = None,
     options: AheadOptions | None = None,
     metrics: Metrics | None = None,
+    follower: Follower | None = None,
+    leader: dict[str, object] | None = None,
 ) -> AsyncIterator[AheadDesk]:
     """Take a tape over in `ahead` mode; on leaving in order, close the desk.
 
@@ -160,6 +168,8 @@ async def ahead_desk(
         name: Of the tape, for the names of its rings.
         feed: Of a whole feed that is recorded; it is known again where the recording goes on.
         now: The tape's time, where a history begins.
+        follower: Who has followed the tape so far; None for one that begins now.
+        leader: For the EPOCH record.
 
     Raises:
         ConflictError: A living host has the tape, or another writer took it over.
@@ -171,23 +181,19 @@ async def ahead_desk(
     prefix = ring_prefix(name, extent)
     journal_name = journal_of(name, extent)
     leftover = await finish_journal(journal_name, sidecar, clock, directory=options.rings)
-    state = await read_tape(logs.tape, chain_feed=bool(feed))
+    follower = follower or Follower(logs, strategy=strategy, snapshots=snapshots, guard=guard, chain_feed=bool(feed))
+    state = await follower.fold.catch_up()
     if leftover is not None:
         forget_journal(journal_name, leftover, state.feeds, directory=options.rings)
     if feed:
         require_same_feed(state, feed, logs.tape.name)
-    gated = GatedEngine(
-        Engine(strategy, guard=guard), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots
-    )
-    await gated.open()
+    state = await follower.complete()
+    gated = follower.gated
     gated.writer.attempts_max = OUTAGE_ATTEMPTS_MAX  # EVENTS may wait for as long as the spill of the journal does.
-    await gated.run()
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"
     state.now = max(state.now, now)
     tail = await read_tail(logs.tape)
-    if gated.sequence != tail.sequence or (state.progress and state.progress.sequence != tail.sequence):
-        raise ConflictError("somebody writes it", subject=logs.tape.name, hint="stop the other host or recorder first")
     with ExitStack() as rings:
         journal = create_journal(
             journal_name,
@@ -216,10 +222,15 @@ async def ahead_desk(
             gated.engine, sequencer, gated.writer, journal, outlets, clock=clock, busy=options.busy,
             metrics=sequencer.metrics,
         )  # fmt: skip
-        engine.add_feed(FeedRing(name="commands", source=DESK_SOURCE, ring=taken))
+        # The desk's own ring has definitions too, and calls instruments as the tape does.
+        engine.add_feed(
+            FeedRing(name="commands", source=DESK_SOURCE, ring=taken), np.arange(SYMBOL_IDS_MAX, dtype=np.uint32)
+        )
         attached = dict(state.attached)
         feeds = _attach_feeds(rings, options, feed_sources(options.feeds, state.feeds), state)
-        sequencer.open_epoch(feed=feed or state.feed, mode="ahead", feeds={ring.name: ring.key for ring in feeds})
+        sequencer.open_epoch(
+            feed=feed or state.feed, mode="ahead", feeds={ring.name: ring.key for ring in feeds}, leader=leader
+        )
         engine.append(sequencer.take_pending())
         engine.append(_lost_feeds(attached, feeds, sequencer.now))
         await sidecar.start(journal_name)

@@ -217,6 +217,10 @@ class BookKeeper:
                 )  # fmt: skip
                 await self._keep(place)
                 self._state[STARTED] = 0
+            elif why == UNDEFINED_INSTRUMENT:  # The desk halted there, or was told to skip it.
+                self._apply(array, begun, at)
+                at += int(cells["cells"][at])
+                begun = at
             else:
                 self._halt(why, cells[at], header.first_ordinal + at)
 
@@ -301,9 +305,6 @@ class BookKeeper:
 
     def _halt(self, why: int, cell: np.void, ordinal: int) -> None:
         position = f"cell {ordinal}"
-        if why == UNDEFINED_INSTRUMENT:
-            said = f"instrument {int(cell['instrument'])} is used before its definition"
-            raise DecodeError(said, subject=self._tape.name, position=position)
         if why == BAD_RECORD:
             raise DecodeError("a record is cut short", subject=self._tape.name, position=position)
         raise InvariantError(f"a scan stopped for {why}", subject=self._tape.name, position=position)

@@ -97,7 +97,8 @@ class DeskDoors:
 
     async def _status(self) -> dict[str, Any]:
         position: dict[str, Any] = {**self._position(), "commands": self._consumed()}
-        told: dict[str, Any] = {"mode": self._mode, "position": position}
+        parked = int(self.metrics.get("parked_total"))
+        told: dict[str, Any] = {"mode": self._mode, "position": position, "parked": parked}
         if self._out is not None:
             told["out"] = {"complete_below": self._out.complete_below, "lag_cells": await self._out.lag()}
         return told

@@ -77,6 +77,11 @@ def register(home: Path, tape: str) -> None:
     write_atomically(_record(home, tape), asdict(identify(os.getpid())))
 
 
+def forget(home: Path, tape: str) -> None:
+    """Undo `register`."""
+    _record(home, tape).unlink(missing_ok=True)
+
+
 def _await_ready(process: ProcessIdentity, log: Path) -> None:
     """Return when the host says that it serves."""
     deadline = time.monotonic() + READY_TIMEOUT_S

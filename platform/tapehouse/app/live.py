@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tapehouse.app.code import code_hash
+from tapehouse.app.following import Follower
+from tapehouse.app.leadership import Leadership
+from tapehouse.app.logs import Logs as Logs
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError
 from tapehouse.core.ids import new_writer_id
@@ -31,17 +34,8 @@ from tapehouse.engine import (
 from tapehouse.engine import record as record_feed
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS
 from tapehouse.feeds.port import Feed
-from tapehouse.log import FrameWriter, Log, SnapshotStore
+from tapehouse.log import FrameWriter, SnapshotStore
 from tapehouse.market import Cells
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logs:
-    """The logs of one desk."""
-
-    tape: Log
-    events: Log
-    commands: Log | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,21 +183,29 @@ async def serve(
     snapshots: SnapshotStore | None = None,
     on_open: Callable[[Sequencer], None] | None = None,
     on_ready: Callable[[], None] | None = None,
+    follower: Follower | None = None,
+    leadership: Leadership | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Follow commands, and wall time on a live tape, until cancelled: the desk of a tape without a feed.
 
     Args:
         on_open: Called with the sequencer, for those who watch how far it is.
+        follower: Who has followed the tape so far; None for one that begins now.
+        leadership: What is told how far the take-over is, and is given up at the end, once all that was decided is
+            durable; None where nobody else may want the tape.
 
     Raises:
         ConflictError: Another host took over; this one is fenced off.
     """
-    sequencer, _ = await open_sequencer(logs, clock_source=None, clock=clock, metrics=Metrics())
+    follower = follower or Follower(logs, strategy=strategy, snapshots=snapshots)
+    leader = leadership.note() if leadership else None
+    sequencer, _ = await follower.lead_gated(clock=clock, metrics=metrics or Metrics(), leader=leader)
+    gated = follower.gated
     if on_open:
         on_open(sequencer)
-    await sequencer.begin(feed=sequencer.state.feed)
-    gated = GatedEngine(Engine(strategy), logs.tape, logs.events, writer=new_writer_id(), snapshots=snapshots)
-    await gated.open()
+    if leadership:
+        leadership.folded()
     tasks = [asyncio.create_task(gated.run(follow=True))]
     try:
         if logs.commands is not None:
@@ -213,8 +215,13 @@ async def serve(
             on_ready()
         await first_failure(asyncio.create_task(_keep_time(sequencer, clock)), tasks)
     finally:
+        if leadership:
+            leadership.stopped()
         await cancel_all(tasks)
         with suppress(ConflictError):
+            await gated.complete()
+            if leadership:
+                await leadership.give_up()  # Before the snapshot: who takes over need not wait for it.
             await gated.save()
 
 
@@ -248,8 +255,14 @@ async def first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None
 
 
 async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for their end; raises what one of them meets while it ends."""
+    """Cancel tasks and wait for their end; raises what one of them meets while it ends.
+
+    One that had failed before is the end that is under way, or came beside it: it is not told a second time.
+    """
     running = [task for task in tasks if not task.done()]
+    for task in tasks:
+        if task not in running and not task.cancelled():
+            task.exception()
     for task in running:
         task.cancel()
     if running:

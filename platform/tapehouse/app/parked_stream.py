@@ -42,7 +42,7 @@ class ParkedStream:
         extent = await self._events.extent()
         self._log_id = extent.branches[0].log_id.hex()
         self._next = extent.first, -1
-        have = await self._parked.extent()
+        have, held = await self._parked.extent(), 0
         async for message in self._parked.read(have.first, through=have.last):
             if message.subject != self.subject:
                 continue
@@ -59,7 +59,8 @@ class ParkedStream:
                     hint="somebody else wrote it: take it out, and start again",
                 ) from error
             self._next = max(self._next, place, key=lambda known: known[1])
-            self.metrics.add("parked_total")
+            held += 1
+        self.metrics.set("parked_total", held)
 
     async def run(self, *, follow: bool = False) -> None:
         """Copy what is not there yet; with `follow`, go on until cancelled.

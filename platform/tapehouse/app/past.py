@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapehouse.app.placed import Placed
-from tapehouse.app.projections import Projections, Source, make_projections, require
+from tapehouse.app.projections import READS, Projections, Source, make_projections, require
 from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.core.units import format_time_ns
 from tapehouse.log import FrameHeader, Log, decode_frame, open_frame, read_header, read_tail
@@ -112,7 +112,7 @@ async def read_state_at(
         snaps: Where states are; None to fold the logs from their beginnings.
         name: The tape's, as users know it.
         moment: None for the ends of the logs.
-        names: Only these projections; the logs that they do not need are not folded.
+        names: Only these projections and what they are read from; logs that none of them needs are not folded.
 
     Raises:
         MissingError: The tape is empty or begins later, or a projection of EVENTS is asked for and there is no desk.
@@ -121,7 +121,7 @@ async def read_state_at(
     """
     moment = moment or Moment()
     await _require_inside(tape, events, moment)
-    wanted = None if names is None else set(names)
+    wanted = None if names is None else {machine for one in names for machine in READS[one]}
     machines: list[Placed] = []
     positions: dict[str, LogPlace] = {}
     complete: bool | None = None

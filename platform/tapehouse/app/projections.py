@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any, Literal, Protocol
 
+from tapehouse.app.valuation import Valuation
 from tapehouse.book.projection import PricesProjection
 from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.desk.projection import OrdersProjection, PositionsProjection
@@ -17,8 +19,8 @@ CANDIDATES_MAX = 2000  # keys that are compared to find them
 Source = Literal["tape", "events"]
 
 
-class Projection(Machine, Protocol):
-    """A machine that readers see as keys and values below its own name."""
+class Reader(Protocol):
+    """What readers see as keys and values below a name."""
 
     def get(self, key: str) -> Any | None:
         """The value under a key, ready for JSON; None where there is none."""
@@ -29,12 +31,25 @@ class Projection(Machine, Protocol):
         ...
 
 
-# A new projection is one more class here; its name is the first part of its keys, and names its snapshots.
+class Projection(Machine, Reader, Protocol):
+    """A machine that is read below its own name."""
+
+
+# A new projection is one more entry here; its name is the first part of its keys, and names its snapshots. A record of
+# TAPE that cannot be applied is skipped: whether anybody halts there the desk decides, by its policy for poison.
 _MACHINES: dict[Source, dict[str, Callable[[], Projection]]] = {
-    "tape": {PricesProjection.name: PricesProjection, SurfaceProjection.name: SurfaceProjection},
+    "tape": {
+        PricesProjection.name: partial(PricesProjection, skip=True),
+        SurfaceProjection.name: partial(SurfaceProjection, skip=True),
+    },
     "events": {OrdersProjection.name: OrdersProjection, PositionsProjection.name: PositionsProjection},
 }
 NAMES: dict[Source, tuple[str, ...]] = {source: tuple(made) for source, made in _MACHINES.items()}
+# Which machines the keys below a name are read from.
+READS: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for names in NAMES.values() for name in names},
+    **dict.fromkeys(Valuation.names, (PositionsProjection.name, PricesProjection.name)),
+}
 
 
 def make_projections(names: Collection[str] | None = None) -> dict[Source, list[Projection]]:
@@ -47,10 +62,9 @@ def make_projections(names: Collection[str] | None = None) -> dict[Source, list[
 
 def check_projections(names: Iterable[str] | None) -> None:
     """Raise UsageError for a name that no projection has."""
-    known = sorted(name for group in NAMES.values() for name in group)
-    unknown = sorted(set(names or ()) - set(known))
+    unknown = sorted(set(names or ()) - set(READS))
     if unknown:
-        raise UsageError(f"there is no projection {unknown[0]!r}", hint=f"there are {', '.join(known)}")
+        raise UsageError(f"there is no projection {unknown[0]!r}", hint=f"there are {', '.join(sorted(READS))}")
 
 
 class Projections:
@@ -58,25 +72,29 @@ class Projections:
 
     def __init__(self, machines: dict[str, Projection]) -> None:
         self.machines = machines
+        self._readers: dict[str, Reader] = dict(machines)
+        positions, prices = machines.get(PositionsProjection.name), machines.get(PricesProjection.name)
+        if isinstance(positions, PositionsProjection) and isinstance(prices, PricesProjection):
+            self._readers |= dict.fromkeys(Valuation.names, Valuation(positions, prices))
 
     def get(self, key: str) -> Any | None:
         """The value under a key such as `positions/strategy/AAPL`; None where there is none."""
-        machine = self.machines.get(key.partition("/")[0])
-        return machine.get(key) if machine is not None else None
+        reader = self._readers.get(key.partition("/")[0])
+        return reader.get(key) if reader is not None else None
 
     def items(self, prefix: str = "") -> list[tuple[str, Any]]:
-        """All keys that begin with `prefix`, machine by machine, with their values."""
+        """All keys that begin with `prefix`, name by name, with their values."""
         found: list[tuple[str, Any]] = []
-        for name, machine in sorted(self.machines.items()):
+        for name, reader in sorted(self._readers.items()):
             own = f"{name}/"
             if prefix.startswith(own) or own.startswith(prefix):
-                found += machine.items(prefix if prefix.startswith(own) else own)
+                found += reader.items(prefix if prefix.startswith(own) else own)
         return found
 
     def nearest(self, key: str) -> list[str]:
         """A few keys like one that is not there."""
         name = key.partition("/")[0]
-        candidates = [found for found, _ in self.items(f"{name}/" if name in self.machines else "")]
+        candidates = [found for found, _ in self.items(f"{name}/" if name in self._readers else "")]
         return difflib.get_close_matches(key, candidates[-CANDIDATES_MAX:], n=NEAREST_MAX, cutoff=0.3)
 
     def digests(self) -> dict[str, str]:

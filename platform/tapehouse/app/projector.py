@@ -1,7 +1,9 @@
 """The projector: hosts the projections of one desk and answers reads from them.
 
-Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Reads are at the
-level `eventual`: they see what has been folded so far, and say how far that is.
+Prices and the volatility surface fold TAPE, orders and positions fold EVENTS; each log is read once. Positions, `cash/`
+and `pnl/` are read through a valuation of positions at prices; the two may stand at different places of the tape, and
+say at which. Reads are at the level `eventual`: they see what has been folded so far, and say how far that is. Where a
+record of TAPE cannot be applied they go on: whether anybody halts there the desk decides, by its policy for poison.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ class Projector:
         return self._read.get(key)
 
     def items(self, prefix: str = "") -> list[tuple[str, Any]]:
-        """All keys that begin with `prefix`, machine by machine, with their values."""
+        """All keys that begin with `prefix`, name by name, with their values."""
         self._require_whole()
         return self._read.items(prefix)
 

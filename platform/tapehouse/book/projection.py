@@ -8,6 +8,7 @@ it by order or by level, else from its last quote; a book is made at the first s
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,22 @@ _DONE, _DEFINITION, _FIRST_BOOK_RECORD, _UNDEFINED_INSTRUMENT, _UNKNOWN_KIND, _B
 _MBO, _MBP, _TRADE = int(Kind.MBO), int(Kind.MBP), int(Kind.TRADE)
 _QUOTE, _OPTION_QUOTE, _DEFINITION_KIND = int(Kind.QUOTE), int(Kind.OPTION_QUOTE), int(Kind.DEFINITION)
 _TRADE_ACTION = int(Action.TRADE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A price to value positions at.
+
+    Args:
+        price: In units of 10^exponent; the middle of two prices may need one digit more than they have.
+        source: `mid`, `last`, or what else a reader took.
+        ordinal: Of the record that spoke of the instrument last.
+    """
+
+    price: int
+    exponent: int
+    source: str
+    ordinal: int
 
 
 class TapePosition(Protocol):
@@ -108,7 +125,11 @@ class PricesProjection:
     name = "prices"
     version = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip: bool = False) -> None:
+        """Args:
+        skip: Go on at a record that cannot be applied, where the desk decides whether anybody halts at it.
+        """
+        self._skip = skip
         self._books = make_books(BOOKS_MAX, orders=ORDERS_MAX)
         self._books_made = 0
         self._rows = np.full(_FIRST_ROOM, -1, np.int64)
@@ -139,6 +160,8 @@ class PricesProjection:
                 at = end
             elif why == _FIRST_BOOK_RECORD:
                 self._make_book(int(self._rows[int(cells["instrument"][at])]))
+            elif self._skip and why in (_UNDEFINED_INSTRUMENT, _UNKNOWN_KIND):
+                at += int(cells["cells"][at])
             else:
                 _halt(int(why), cells[at], header.first_ordinal + at)
 
@@ -201,7 +224,7 @@ class PricesProjection:
 
     def restore(self, snapshot: bytes) -> None:
         """Become the state that `snapshot` returned; raises IntegrityError for other bytes."""
-        restored = PricesProjection()
+        restored = PricesProjection(skip=self._skip)
         sections = unpack_sections(snapshot)
         try:
             for fields in json.loads(sections["instruments"]):
@@ -240,14 +263,36 @@ class PricesProjection:
         seen = np.flatnonzero(self._table[: len(self._listed), SEEN_ORDINAL] >= 0).tolist()
         return [(self._listed[row], self._value(row)) for row in seen]
 
+    def mark(self, instrument_id: int) -> Mark | None:
+        """What an instrument is worth by what was seen last: the middle of its best bid and ask, else its last trade.
+
+        None where neither is there. A book with one side, or whose sides cross, has no middle.
+        """
+        row = int(self._rows[instrument_id]) if 0 <= instrument_id < len(self._rows) else -1
+        if row < 0:
+            return None
+        exponent, last = self._listed[row].price_exponent, int(self._table[row, LAST])
+        ordinal = int(self._table[row, SEEN_ORDINAL])
+        bid, _, ask, _ = self._best(row)
+        if bid != UNDEFINED and ask != UNDEFINED and bid <= ask:
+            return Mark(price=(bid + ask) * 5, exponent=exponent - 1, source="mid", ordinal=ordinal)
+        if last != UNDEFINED:
+            return Mark(price=last, exponent=exponent, source="last", ordinal=ordinal)
+        return None
+
+    def _best(self, row: int) -> tuple[int, int, int, int]:
+        """Best bid and ask with their sizes."""
+        book = int(self._table[row, BOOK])
+        if book < 0:
+            bid, bid_size, ask, ask_size = self._table[row, QUOTED_BID : QUOTED_ASK_SIZE + 1].tolist()
+            return bid, bid_size, ask, ask_size
+        bid, bid_size = int(best_price(self._books, book, BID)), int(best_size(self._books, book, BID))
+        return bid, bid_size, int(best_price(self._books, book, ASK)), int(best_size(self._books, book, ASK))
+
     def _value(self, row: int) -> dict[str, Any]:
         instrument = self._listed[row]
         seen = self._table[row].tolist()
-        book = seen[BOOK]
-        bid, bid_size, ask, ask_size = seen[QUOTED_BID : QUOTED_ASK_SIZE + 1]
-        if book >= 0:
-            bid, bid_size = int(best_price(self._books, book, BID)), int(best_size(self._books, book, BID))
-            ask, ask_size = int(best_price(self._books, book, ASK)), int(best_size(self._books, book, ASK))
+        bid, bid_size, ask, ask_size = self._best(row)
         price, size = instrument.price_exponent, instrument.size_exponent
         return {
             "last": fixed_text(seen[LAST], price),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -131,6 +132,18 @@ class Bus:
             pending_msgs_limit=PENDING_MESSAGES_MAX,
             pending_bytes_limit=PENDING_BYTES_MAX,
         )
+
+    @asynccontextmanager
+    async def listening(self, subject: str, handler: Handler) -> AsyncIterator[None]:
+        """Meanwhile, call `handler` with each message on a subject; the server knows of it before this begins."""
+        subscription = await self.subscribe(subject, handler)
+        await self._client.flush()
+        try:
+            yield
+        finally:
+            if not self._client.is_closed:
+                with suppress(nats.errors.Error):  # Gone with its connection.
+                    await subscription.unsubscribe()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called after each reconnect, until `off_reconnect`."""

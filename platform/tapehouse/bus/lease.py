@@ -10,8 +10,10 @@ The entry is one key in a store with compare-and-swap by revision. In production
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
@@ -22,12 +24,18 @@ TTL_S = 15.0  # longer than a broker election (4 to 9 s)
 POLLS_PER_TTL = 20
 RENEWALS_PER_TTL = 3
 SWAP_ATTEMPTS_MAX = 3
+SOON_LOOKS = 8  # after news of a write, which may be on its way still: each look waits twice as long as the one before
+SOON_NS = 1_000_000
 _NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is stored: `life` tells one acquisition of a holder from another, `renewals` one write from another."""
+    """What is stored: `life` tells one acquisition of a holder from another, `renewals` one write from another.
+
+    `process` says which process of which machine the holder is, where it says so; `idle_ms`, in a released entry, how
+    long the holder had already stopped acting.
+    """
 
     holder: str
     generation: int
@@ -35,6 +43,8 @@ class Entry:
     life: str
     renewals: int = 0
     released: bool = False
+    process: str = ""
+    idle_ms: int = 0
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -47,6 +57,18 @@ class Entry:
             return cls(**json.loads(data))
         except (TypeError, ValueError) as error:
             raise IntegrityError("a lease entry cannot be read", hint="delete it: nats kv del leases <name>") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """How a lease was taken; times on the taker's monotonic clock, ns."""
+
+    how: str  # "new", "released", "silent" (for its whole time to live), "dead" (its process has ended) or "ours"
+    holder: str  # the one before
+    sign_ns: int  # the last sign of life of the one before
+    free_ns: int  # when it was found free
+    acquired_ns: int
+    idle_ms: int  # how long the one before had stopped acting when it released it
 
 
 class LeaseStore(Protocol):
@@ -98,10 +120,36 @@ class MemoryLeaseStore:
 class Lease:
     """One name to hold, for one would-be holder."""
 
-    def __init__(self, store: LeaseStore, name: str, *, holder: str, clock: Clock, ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        name: str,
+        *,
+        holder: str,
+        clock: Clock,
+        ttl_s: float = TTL_S,
+        process: str = "",
+        is_dead: Callable[[str], bool] | None = None,
+        news: asyncio.Event | None = None,
+    ) -> None:
+        """A lease that nobody has asked for yet.
+
+        Args:
+            name: One or more names, joined by dots.
+            process: Which process the holder is.
+            is_dead: Whether the process that an entry names is known to have ended: it need not be waited for.
+            news: Set where the entry may have been written; looked at besides the polls, and cleared.
+        """
         if ttl_s <= 0:
             raise UsageError(f"a lease of {ttl_s} s")
-        self.name = check_name(name, "lease")
+        for part in name.split("."):
+            check_name(part, "lease")
+        self.name = name
+        self.taken: Taken | None = None
+        self._process = process
+        self._is_dead = is_dead
+        self._news = news
+        self._soon_looks = 0
         self.holder = holder
         self._store = store
         self._clock = clock
@@ -118,6 +166,11 @@ class Lease:
         return self._entry.generation if self._entry else 0
 
     @property
+    def ttl_ns(self) -> int:
+        """How long it lives after a renewal."""
+        return self._ttl_ns
+
+    @property
     def valid_until_ns(self) -> int:
         """Until when the holder may act, on its own monotonic clock."""
         return self._valid_until_ns
@@ -127,49 +180,104 @@ class Lease:
         """Whether the holder may act now."""
         return self._clock.monotonic_ns() < self._valid_until_ns
 
-    async def acquire(self, *, patience_s: float) -> int:
+    async def acquire(self, *, patience_s: float | None, while_silent: bool = False) -> int:
         """Take the lease when it is free, or when its holder has been silent for its whole time to live.
 
+        Args:
+            patience_s: None to wait for ever.
+            while_silent: Give up as soon as the holder shows that it lives.
+
         Returns:
-            The generation.
+            The generation; `taken` says how it came.
 
         Raises:
             ConflictError: Another holds it, and did so to the end of `patience_s`.
             BusUnavailableError: The store stayed away.
         """
         self._life = secrets.token_hex(8)
-        give_up_ns = self._clock.monotonic_ns() + int(patience_s * _NS)
+        give_up_ns = None if patience_s is None else self._clock.monotonic_ns() + int(patience_s * _NS)
         seen_revision, seen_ns = -1, 0
         trouble: TransientError | None = None
         owner = "nobody"
         while True:
+            lives = False
             try:
                 data, revision = await self._store.get(self.name)
                 entry = Entry.decode(data) if data is not None else None
                 now_ns = self._clock.monotonic_ns()  # After the read: the value was there before this moment.
                 if revision != seen_revision:
-                    seen_revision, seen_ns = revision, now_ns
-                silent = entry is not None and now_ns - seen_ns >= entry.ttl_ms * 1_000_000
-                ours = entry is not None and entry.life == self._life  # An attempt of ours that had no answer.
-                if entry is None or entry.released or silent or ours:
-                    await self._take(entry, revision, ours)
+                    lives, seen_revision, seen_ns = seen_revision >= 0, revision, now_ns
+                how = self._free(entry, now_ns - seen_ns)
+                if how:
+                    await self._take(entry, revision, how == "ours")
+                    self.taken = Taken(
+                        how=how, holder=entry.holder if entry else "", sign_ns=seen_ns, free_ns=now_ns,
+                        acquired_ns=self._clock.monotonic_ns(), idle_ms=entry.idle_ms if entry else 0,
+                    )  # fmt: skip
                     return self.generation
-                owner, trouble = entry.holder, None
+                owner, trouble = entry.holder if entry else owner, None
             except ConflictError:
                 seen_revision = -1  # Someone else took it just now: its time begins anew.
             except TransientError as error:
                 trouble = error
             now_ns = self._clock.monotonic_ns()
-            if now_ns >= give_up_ns:
+            if (give_up_ns is not None and now_ns >= give_up_ns) or (lives and while_silent):
                 if trouble is not None:
                     raise trouble
                 raise ConflictError(
                     f"the lease is held by {owner}", subject=self.name, hint="stop that one, or wait for its end"
                 )
-            await self._clock.sleep_until(min(now_ns + self._ttl_ns // POLLS_PER_TTL, give_up_ns))
+            until_ns = now_ns + self._ttl_ns // POLLS_PER_TTL
+            await self._pause(until_ns if give_up_ns is None else min(until_ns, give_up_ns))
 
-    async def renew(self) -> None:
+    def _free(self, entry: Entry | None, silent_ns: int) -> str:
+        """How an entry may be taken; empty where it may not."""
+        if entry is None:
+            return "new"
+        if entry.life == self._life:
+            return "ours"  # An attempt that had no answer.
+        if entry.released:
+            return "released"
+        if entry.process and self._is_dead is not None and self._is_dead(entry.process):
+            return "dead"
+        return "silent" if silent_ns >= entry.ttl_ms * 1_000_000 else ""
+
+    async def _pause(self, until_ns: int) -> None:
+        """Wait for a time, or for news; after news look again soon, as what was sent may not be stored yet."""
+        if self._news is None:
+            await self._clock.sleep_until(until_ns)
+            return
+        if self._soon_looks:
+            self._soon_looks -= 1
+            soon = SOON_NS << (SOON_LOOKS - self._soon_looks)
+            await self._clock.sleep_until(min(until_ns, self._clock.monotonic_ns() + soon))
+            return
+        arrival = asyncio.ensure_future(self._news.wait())
+        timer = asyncio.ensure_future(self._clock.sleep_until(until_ns))
+        try:
+            await asyncio.wait({arrival, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+            timer.cancel()
+        if self._news.is_set():
+            self._news.clear()
+            self._soon_looks = SOON_LOOKS
+
+    async def look(self) -> Entry | None:
+        """The entry as it stands; None where there is none.
+
+        Raises:
+            TransientError: The store does not answer.
+        """
+        data, _ = await self._store.get(self.name)
+        return Entry.decode(data) if data is not None else None
+
+    async def renew(self, *, late: bool = False) -> None:
         """Extend the lease by a whole time to live, counted from now.
+
+        Args:
+            late: Also where it ran out, if nobody has taken it since: who waits for it compares and swaps the same
+                entry, so that only one of the two succeeds.
 
         Raises:
             ConflictError: It is lost: the holder must stop acting.
@@ -178,7 +286,7 @@ class Lease:
         entry = self._entry
         if entry is None:
             raise ConflictError("a lease that is not held cannot be renewed", subject=self.name)
-        if not self.held:
+        if not self.held and not late:
             self._lose()
             raise ConflictError("the lease ran out before it was renewed", subject=self.name, hint="stop acting")
         await self._swap(entry, self._revision)
@@ -198,8 +306,11 @@ class Lease:
                 pause_ns = self._ttl_ns // POLLS_PER_TTL
             await self._clock.sleep_until(self._clock.monotonic_ns() + pause_ns)
 
-    async def release(self) -> None:
+    async def release(self, *, idle_ms: int = 0) -> None:
         """Let others take it at once; harmless where it is not held.
+
+        Args:
+            idle_ms: For how long the holder has not acted any more.
 
         Raises:
             TransientError: Not known; it runs out by itself.
@@ -209,7 +320,7 @@ class Lease:
         if entry is None:
             return
         try:
-            await self._store.put(self.name, replace(entry, released=True).encode(), revision)
+            await self._store.put(self.name, replace(entry, released=True, idle_ms=idle_ms).encode(), revision)
         except ConflictError:
             return  # It was lost before: nothing is left to release.
 
@@ -220,6 +331,7 @@ class Lease:
                 generation=present.generation + 1 if present else 1,
                 ttl_ms=self._ttl_ns // 1_000_000,
                 life=self._life,
+                process=self._process,
             )
         await self._swap(present, revision)
 
@@ -243,7 +355,10 @@ class Lease:
                         raise  # Not there, as far as can be seen now.
                     if found is None or found.life != self._life:
                         self._lose()
-                        raise ConflictError("another holder took the lease", subject=self.name) from error
+                        who = f"{found.holder}, generation {found.generation}," if found else "nobody"
+                        raise ConflictError(
+                            f"another holder took the lease: {who} has it", subject=self.name
+                        ) from error
                     revision = found_revision
                     continue
                 self._revision = found_revision

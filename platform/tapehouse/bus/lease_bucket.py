@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, ApiError, api_error
@@ -46,6 +49,17 @@ class LeaseBucket:
             }
             await bus.patient_api(f"STREAM.CREATE.{_STREAM}", config)
         return cls(bus)
+
+    @asynccontextmanager
+    async def news(self, key: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when somebody writes the entry: at the sending, so that it may not be stored yet."""
+        news = asyncio.Event()
+
+        async def on_write(_: object) -> None:
+            news.set()
+
+        async with self._bus.listening(f"$KV.{LEASES_BUCKET}.{key}", on_write):
+            yield news
 
     async def get(self, key: str) -> tuple[bytes | None, int]:
         try:

@@ -25,6 +25,9 @@ def get(
 ) -> int:
     """Read a projection: `orders/<id>`, `positions/<account>/<symbol>`, `prices/<symbol>`, `surface/<underlying>`.
 
+    `cash/<account>/<currency>` has balances, `pnl/<account>` profit and loss by currency, open positions valued at the
+    middle of the market, else the last trade; and a total where the tape has the exchange rates.
+
     A prefix that ends with `/` lists what is below it. The host that serves the tape answers; where none does, the logs
     are folded here. A key that is not there ends with exit code 3 and the nearest keys.
 
@@ -34,6 +37,8 @@ def get(
     Examples:
 
         tapehouse kv get positions/strategy/AMZN --tape amzn
+
+        tapehouse kv get pnl/strategy --tape amzn
 
         tapehouse kv get prices/ --json
 

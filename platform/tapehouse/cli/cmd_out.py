@@ -50,7 +50,7 @@ def out(
     nats
         The broker; else what the environment or the embedded cluster says.
     json
-        One line of JSON for each event, exactly as it was published.
+        One line of JSON for each event, as it was published.
     """
     from tapehouse.app.bootstrap import open_platform
     from tapehouse.cli.output import run_async
@@ -74,7 +74,7 @@ async def _show(
     from tapehouse.app.out import read_out
     from tapehouse.cli.output import console, diagnostics, print_json, print_table
 
-    await platform.events(tape)  # Says so where there is no such desk.
+    await platform.tape(tape)  # Says so where there is none, and which there are.
     rows: list[tuple[object, ...]] = []
     more = 0
     async for event in read_out(await platform.out(), tape, kind=kind, from_position=from_position, follow=follow):

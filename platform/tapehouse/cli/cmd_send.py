@@ -36,9 +36,21 @@ def send(
 
         tapehouse send order.submit '{"instrument":"AMZN","side":"buy","price":"220.10","size":100}' --tape amzn
 
-        tapehouse send account.kill '{"account":"manual"}' --client ops --number 7
+        tapehouse send order.submit '{"instrument":"AMZN","side":"sell","type":"stop","stop":"219","size":100}'
+
+        tapehouse send order.mass_cancel '{"account":"manual"}' --client ops --number 7
+
+        tapehouse send risk.set_limits '{"account":"manual","order_size":500,"position":2000}'
+
+        tapehouse send kill.switch '{"scope":"all"}'
+
+        tapehouse send strategy.configure '{"parameters":{"spread_ticks":3}}'
+
+        tapehouse send instrument.register '{"symbol":"GOLD","venue":"internal","tick_size":"0.5"}'
 
         tapehouse send --list
+
+        tapehouse send order.submit --list
 
     Parameters
     ----------
@@ -55,7 +67,7 @@ def send(
     timeout
         Seconds to wait for the outcome.
     list_types
-        Show the types of commands and their fields, and send nothing.
+        Show the types of commands and their fields, or those of one type, and send nothing.
     nats
         The broker; else what the environment or the embedded cluster says.
     json
@@ -68,7 +80,7 @@ def send(
     from tapehouse.core.errors import UsageError
 
     if list_types:
-        return _list(json=json)
+        return _list(type, json=json)
     if type is None:
         raise UsageError("a command has a type and a body", hint="see tapehouse send --list")
     if number is not None and client is None:
@@ -93,8 +105,12 @@ def _tell(outcome: Outcome, *, json: bool) -> None:
         return
     first = f" (first {outcome.first})" if outcome.first else ""
     order = f", order {outcome.order_id}" if outcome.order_id else ""
+    instrument = f", instrument {outcome.instrument}" if outcome.instrument else ""
+    count = f", {outcome.count:,} orders cancelled" if outcome.count else ""
+    tag = f", tag {outcome.tag}" if outcome.tag else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
-    console.print(f"{outcome.outcome}{first}{order}{reason}, at ordinal {outcome.position}", highlight=False)
+    what = f"{outcome.outcome}{first}{order}{instrument}{count}{tag}{reason}"
+    console.print(f"{what}, at ordinal {outcome.position}", highlight=False, markup=False)
 
 
 def _read_body(text: str) -> dict[str, Any]:
@@ -109,30 +125,45 @@ def _read_body(text: str) -> dict[str, Any]:
     return fields
 
 
-def _list(*, json: bool) -> int:
+def _list(only: str | None, *, json: bool) -> int:
     """Every type of command with its fields."""
     from tapehouse.cli.output import console, print_json, print_table
     from tapehouse.desk.commands import COMMANDS
 
-    schemas = {name: COMMANDS.model(name).model_json_schema() for name in COMMANDS.names()}
+    names = COMMANDS.names() if only is None else [only]
+    schemas = {name: COMMANDS.model(name).model_json_schema() for name in names}
     if json:
         print_json(schemas)
         return 0
     for name, schema in schemas.items():
+        version = f", version {COMMANDS.version(name)}" if COMMANDS.version(name) > 1 else ""
+        console.print(f"\n{name}: {schema.get('description', '')}{version}", highlight=False, markup=False)
         required = schema.get("required", [])
-        rows = [
-            (field, _kind(told), "required" if field in required else f"default {json_module.dumps(told['default'])}")
-            for field, told in schema["properties"].items()
-        ]
-        console.print(f"\n{name}: {schema.get('description', '')}", highlight=False)
-        print_table("", ("field", "what", ""), rows)
+        fields = sorted(schema.get("properties", {}).items(), key=lambda field: field[0] not in required)
+        rows = [(field, _kind(told), _given(told, required=field in required)) for field, told in fields]
+        if rows:
+            print_table("", ("field", "what", ""), rows)
+        else:
+            console.print("no fields: send '{}'", highlight=False)
     return 0
+
+
+def _given(told: dict[str, Any], *, required: bool) -> str:
+    """Whether a field must be given, or what it is where it is not."""
+    if required:
+        return "required"
+    usual = told.get("default")
+    return "optional" if usual in (None, "") else f"default {json_module.dumps(usual)}"
 
 
 def _kind(told: dict[str, Any]) -> str:
     """A field's schema in a few words."""
-    if "enum" in told:
-        return " or ".join(json_module.dumps(value) for value in told["enum"])
-    kinds = [option["type"] for option in told.get("anyOf", [told])]
-    described = f", {told['description']}" if "description" in told else ""
-    return " or ".join(dict.fromkeys(kinds)) + described
+    options = [option for option in told.get("anyOf", [told]) if option.get("type") != "null"]
+    kinds = [option.get("type", "") for option in options]
+    if "enum" in options[0]:
+        kind = " or ".join(json_module.dumps(value) for value in options[0]["enum"])
+    elif kinds[:2] == ["number", "string"]:
+        kind = "decimal"
+    else:
+        kind = " or ".join(dict.fromkeys(kinds))
+    return f"{kind}, {told['description']}" if "description" in told else kind

@@ -180,6 +180,8 @@ def down(*, home: Path | None = None, json: bool = False) -> int:
 def status(*, home: Path | None = None, nats: str | None = None, json: bool = False) -> int:
     """Brokers, durability profile, streams with their leaders, and hosts; exit 1 where something is unwell.
 
+    Of each tape's hosts it shows which one leads, in which generation of its lease, and how far standbys are behind.
+
     Examples:
 
         tapehouse status
@@ -239,10 +241,14 @@ def _interrupted_once() -> Iterator[None]:
 
 
 def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
+    import asyncio
+
     from tapehouse.app import host_process
     from tapehouse.app.bootstrap import open_platform
+    from tapehouse.app.hand_over import hosts_of
     from tapehouse.bus import Cluster
     from tapehouse.cli.output import run_async
+    from tapehouse.core import SystemClock
     from tapehouse.core.errors import BusUnavailableError
 
     nodes: list[dict[str, Any]] = []
@@ -256,7 +262,7 @@ def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
             for n in cluster.nodes
         ]
 
-    async def ask() -> tuple[str, list[dict[str, Any]]]:
+    async def ask() -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
         async with open_platform(nats, home=home) as platform:
             streams = [
                 {
@@ -270,12 +276,16 @@ def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
                 }
                 for s in await platform.admin.list()
             ]
-            return await platform.bus.durability(), streams
+            tapes = await platform.tapes()
+            told = await asyncio.gather(*(hosts_of(platform, tape, clock=SystemClock()) for tape in tapes))
+            led = [tape for tape in told if tape["lease"] or tape["hosts"]]
+            return await platform.bus.durability(), streams, led
 
     profile = "unknown"
     streams: list[dict[str, Any]] = []
+    led: list[dict[str, Any]] = []
     try:
-        profile, streams = run_async(ask())
+        profile, streams, led = run_async(ask())
     except BusUnavailableError as error:
         if nats is not None:
             raise
@@ -286,8 +296,24 @@ def _status(home: Path, *, nats: str | None = None) -> dict[str, Any]:
         "nodes": nodes,
         "streams": streams,
         "hosts": host_process.running(home) if nats is None else {},
+        "leaders": led,
         "detail": detail,
     }
+
+
+def _host_rows(leaders: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """Every host of every tape; where no host answers, who had the lease last."""
+    rows: list[tuple[object, ...]] = []
+    for tape in leaders:
+        for host in tape["hosts"]:
+            behind = f"{host['behind_cells']:,} cells" if "behind_cells" in host else "-"
+            generation = str(host.get("generation", "-"))
+            rows.append((tape["tape"], host["holder"], host["role"], generation, host["mode"], behind))
+        if not any("generation" in host for host in tape["hosts"]):
+            last = tape["lease"] or {"holder": "-", "generation": "-", "released": True}
+            role = "led last" if last["released"] else "silent leader"
+            rows.append((tape["tape"], last["holder"], role, str(last["generation"]), "-", "-"))
+    return rows
 
 
 def _show(found: dict[str, Any], *, json: bool) -> None:
@@ -315,6 +341,8 @@ def _show(found: dict[str, Any], *, json: bool) -> None:
             for s in found["streams"]
         ]
         print_table("Logs", columns, streams)
+    if found["leaders"]:
+        print_table("Hosts", ("tape", "host", "role", "generation", "mode", "behind"), _host_rows(found["leaders"]))
     for tape, pid in found["hosts"].items():
         console.print(f"host     {tape}, pid {pid}", highlight=False)
     if found["detail"]:

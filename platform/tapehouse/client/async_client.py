@@ -10,13 +10,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+import polars as pl
+
 from tapehouse.app.past import StateAt, read_state_at
 from tapehouse.app.projections import check_projections
 from tapehouse.bus import Bus
 from tapehouse.client.commands import Outcome, make_command, send_command
+from tapehouse.client.listener import Listener
+from tapehouse.client.order_rows import Row, account_names, order_cells, rows_of, write_accounts
+from tapehouse.client.orders import OrderOutcome, Progress, bulk_client, send_frames
 from tapehouse.client.reading import Reading, read_folded, read_past, read_served
 from tapehouse.core import Clock, SystemClock, parse_time_ns
-from tapehouse.core.errors import MissingError
+from tapehouse.core.errors import DataError, MissingError
 from tapehouse.core.ids import check_name
 from tapehouse.log import Extent, Log, SnapshotStore
 from tapehouse.log.snaps import Snaps
@@ -78,6 +83,8 @@ class AsyncClient:
         self._named = client is not None
         self.client = client or f"client-{uuid.uuid4().hex[:12]}"
         self._number = 0
+        self._order_number = 0  # the last one of orders in frames
+        self._desks: dict[str, tuple[Log, Listener]] = {}  # by tape: where commands go, who hears of outcomes
 
     @classmethod
     async def open(cls, nats: str | None = None, *, home: Path | None = None, client: str | None = None) -> AsyncClient:
@@ -95,7 +102,10 @@ class AsyncClient:
         return made
 
     async def close(self) -> None:
-        """Leave the broker."""
+        """Leave the broker; whoever still waits for an outcome is told so."""
+        desks, self._desks = self._desks, {}
+        for _, listener in desks.values():
+            await listener.close()
         await self._stack.aclose()
 
     async def __aenter__(self) -> AsyncClient:
@@ -135,8 +145,50 @@ class AsyncClient:
             number=self._next_number() if number is None else number,
             time_ns=self._clock.time_ns(),
         )
-        commands, events = await self._platform.commands(tape), await self._platform.events(tape)
-        return await send_command(commands, events, envelope, tape=tape, timeout=timeout)
+        commands, listener = await self._desk(tape)
+        return await send_command(commands, listener, envelope, tape=tape, timeout=timeout)
+
+    async def send_orders(
+        self,
+        orders: pl.DataFrame | Iterable[Row],
+        *,
+        tape: str = "main",
+        client: str | None = None,
+        number: int | None = None,
+        timeout: float = TIMEOUT_S,
+        on_progress: Progress | None = None,
+    ) -> list[OrderOutcome]:
+        """Send many orders, replaces and cancels in frames; wait for what became of each.
+
+        An account that is not open yet is opened first. The rows are checked as a whole before any is sent.
+
+        Args:
+            orders: Rows, or a frame, with the columns of `client.order_rows`.
+            client: Whose numbers they get; this client's by default.
+            number: Of the first of them, the others follow; by default, numbers that the client has not used. A number
+                sent again has one effect, and is answered `repeated` with its first outcome.
+            timeout: Seconds that each frame of up to 1,024 orders may take.
+            on_progress: Called with the orders answered and rejected so far.
+
+        Raises:
+            DataError, MissingError: A row is wrong, or names what the desk does not know; nothing was sent.
+            BusUnavailableError: Not all were answered in time.
+        """
+        check_name(tape, "tape")
+        rows = rows_of(orders)
+        commands, listener = await self._desk(tape)
+        if not rows:
+            return []
+        names = await listener.names()
+        first = self._first_number(client, len(rows)) if number is None else number
+        cells = order_cells(rows, names, client=bulk_client(client or self.client), number=first)
+        for account in account_names(rows):
+            if account not in names.accounts.values():
+                opened = await self.send("account.open", {"account": account}, tape=tape, timeout=timeout)
+                if not opened.accepted:
+                    raise DataError(opened.reason, subject=f"account {account}")
+        write_accounts(cells, rows, names)
+        return await send_frames(commands, listener, cells, tape=tape, timeout=timeout, on_progress=on_progress)
 
     async def sql(self, query: str, *, tape: str = "main", as_of: Time | None = None) -> Table:
         """Answer a query over the tape's tables; see `SELECT * FROM tables`.
@@ -313,6 +365,21 @@ class AsyncClient:
         except MissingError:
             events = None  # A tape that was recorded without a desk has prices all the same.
         return log, events, await self._platform.snaps()
+
+    async def _desk(self, tape: str) -> tuple[Log, Listener]:
+        """Where a tape's commands go, and who hears of their outcomes: one reader for all of them."""
+        desk = self._desks.get(tape)
+        if desk is None:
+            commands, events = await self._platform.commands(tape), await self._platform.events(tape)
+            desk = self._desks.setdefault(tape, (commands, Listener(events, clock=self._clock)))
+        return desk
+
+    def _first_number(self, client: str | None, count: int) -> int:
+        """The first of so many numbers for orders in frames, above all that the client has used."""
+        floor = self._clock.time_ns() if self._named or client is not None else 0
+        first = max(self._order_number + 1, floor)
+        self._order_number = first + count - 1
+        return first
 
     def _next_number(self) -> int:
         # A name that others have used before goes on above their numbers, by the clock; a fresh one counts.

@@ -10,10 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from tapehouse.client.listener import Listener
 from tapehouse.core.errors import AmbiguousAppendError, BusUnavailableError, DataError
-from tapehouse.desk.commands import COMMANDS, EVENTS, CommandOutcome
-from tapehouse.log import Envelope, Log, decode_frame, validate
-from tapehouse.market import PAYLOAD_BYTES_MAX, Kind, records_of, unpack_payload
+from tapehouse.desk.commands import COMMANDS
+from tapehouse.log import Envelope, Log, validate
+from tapehouse.market import PAYLOAD_BYTES_MAX
 
 SEND_ATTEMPTS_MAX = 3
 
@@ -23,11 +24,17 @@ class Outcome:
     """What became of a command.
 
     Args:
-        outcome: `accepted`, `rejected`, `repeated` (its number was seen before), or `expired` (too old to know).
-        reason: Why it was rejected.
+        outcome: `accepted`, `rejected`, `parked` (the desk could not understand it, and kept it), `repeated` (its
+            number was seen before), or `expired` (too old to know).
+        reason: Why it was rejected or parked.
         order_id: Of the order concerned, 0 where there is none.
         position: The tape's ordinal at which it was decided.
         first: Of a repeated command: its first outcome.
+        input: The sequence in CMDS that the desk answered, 0 where an older desk did not say.
+        number: The command's number, of its client.
+        tag: The order's own words.
+        count: Orders that were cancelled.
+        instrument: The tape's number of an instrument that was registered.
         command_id: The envelope's id.
         sequence: The command's sequence in CMDS.
     """
@@ -37,6 +44,11 @@ class Outcome:
     order_id: int = 0
     position: int = 0
     first: str = ""
+    input: int = 0
+    number: int = 0
+    tag: str = ""
+    count: int = 0
+    instrument: int = 0
     command_id: str = ""
     sequence: int = 0
 
@@ -75,19 +87,21 @@ def make_command(
     return envelope
 
 
-async def send_command(commands: Log, events: Log, envelope: Envelope, *, tape: str, timeout: float) -> Outcome:
+async def send_command(commands: Log, listener: Listener, envelope: Envelope, *, tape: str, timeout: float) -> Outcome:
     """Publish a command and return its outcome.
 
     Raises:
         BusUnavailableError: No outcome came in time. The command may be decided later; the same (client, number) can
             be sent again and has one effect.
     """
-    heard = (await events.extent()).last
     sequence = 0
     try:
         async with asyncio.timeout(timeout):
-            sequence = await _append(commands, envelope, tape)
-            return await _outcome(events, heard + 1, envelope, sequence)
+            await listener.open()
+            waiting = await listener.expect(envelope.id)
+            sequence = await append_command(commands, envelope.encode(), subject=f"cmd.v1.{tape}.{envelope.type}")
+            body = await waiting
+            return Outcome(**body.model_dump(), command_id=envelope.id, sequence=sequence)
     except TimeoutError:
         raise BusUnavailableError(
             f"no outcome within {timeout:g} s",
@@ -97,27 +111,20 @@ async def send_command(commands: Log, events: Log, envelope: Envelope, *, tape: 
             if sequence
             else "was it stored? send the same client and number again: it has one effect",
         ) from None
+    finally:
+        listener.forget(envelope.id)
 
 
-async def _append(commands: Log, envelope: Envelope, tape: str) -> int:
-    subject = f"cmd.v1.{tape}.{envelope.type}"
+async def append_command(commands: Log, payload: bytes, *, subject: str) -> int:
+    """Append to CMDS, again where no acknowledgement came; returns the sequence.
+
+    Raises:
+        AmbiguousAppendError: No acknowledgement came in SEND_ATTEMPTS_MAX attempts.
+        BusUnavailableError: The broker does not answer.
+    """
     for _ in range(SEND_ATTEMPTS_MAX - 1):
         try:
-            return await commands.append(envelope.encode(), expected_last=None, subject=subject)
+            return await commands.append(payload, expected_last=None, subject=subject)
         except AmbiguousAppendError:
             continue  # Twice in CMDS is once for the desk: the number is the same.
-    return await commands.append(envelope.encode(), expected_last=None, subject=subject)
-
-
-async def _outcome(events: Log, first: int, envelope: Envelope, sequence: int) -> Outcome:
-    asked = envelope.id.encode()
-    async for message in events.read(first, follow=True):
-        _, cells = decode_frame(message.payload)
-        for _, record in records_of(cells, Kind.EVENT):
-            payload = unpack_payload(record)
-            if asked not in payload:
-                continue
-            event, body = EVENTS.decode(payload)
-            if isinstance(body, CommandOutcome) and event.causation == envelope.id:
-                return Outcome(**body.model_dump(), command_id=envelope.id, sequence=sequence)
-    raise BusUnavailableError("the log of events ended", subject=events.name)
+    return await commands.append(payload, expected_last=None, subject=subject)

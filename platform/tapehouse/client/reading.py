@@ -7,7 +7,7 @@ from typing import Any
 
 from tapehouse.app.kv_service import NotServedError, ask_get, ask_items
 from tapehouse.app.past import StateAt, read_state_at
-from tapehouse.app.projections import NAMES
+from tapehouse.app.projections import READS
 from tapehouse.app.projector import Projector, require
 from tapehouse.bus import Bus
 from tapehouse.core.errors import UsageError
@@ -15,7 +15,7 @@ from tapehouse.log import Log, SnapshotStore
 from tapehouse.log.snaps import Snaps
 from tapehouse.query.books import Moment
 
-PREFIXES = tuple(sorted(f"{name}/" for names in NAMES.values() for name in names))
+PREFIXES = tuple(sorted(f"{name}/" for name in READS))
 _NEVER = 2**62  # cells between snapshots: a reader writes none
 
 

@@ -19,9 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import polars as pl
+
 from tapehouse.app.past import StateAt
 from tapehouse.client.async_client import TIMEOUT_S, AsyncClient, Time
 from tapehouse.client.commands import Outcome
+from tapehouse.client.order_rows import Row
+from tapehouse.client.orders import OrderOutcome, Progress
 from tapehouse.core.errors import UsageError
 from tapehouse.query import Table
 from tapehouse.query.bars import By
@@ -84,6 +88,22 @@ class Client:
     ) -> Outcome:
         """Send a command and wait for its outcome; see `AsyncClient.send`."""
         return self._loop.run(self._client.send(type, body, tape=tape, timeout=timeout, number=number))
+
+    def send_orders(
+        self,
+        orders: pl.DataFrame | Iterable[Row],
+        *,
+        tape: str = "main",
+        client: str | None = None,
+        number: int | None = None,
+        timeout: float = TIMEOUT_S,
+        on_progress: Progress | None = None,
+    ) -> list[OrderOutcome]:
+        """Send many orders in frames and wait for what became of each; see `AsyncClient.send_orders`."""
+        sending = self._client.send_orders(
+            orders, tape=tape, client=client, number=number, timeout=timeout, on_progress=on_progress
+        )
+        return self._loop.run(sending)
 
     def sql(self, query: str, *, tape: str = "main", as_of: Time | None = None) -> Table:
         """Answer a query over the tape's tables; see `AsyncClient.sql`."""

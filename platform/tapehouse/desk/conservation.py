@@ -39,17 +39,17 @@ _LOW = 0xFFFFFFFF
 
 
 @kernel()
-def leg_difference(money: Array, legs: Array, settings: Array) -> Int:
+def leg_difference(money: Array, legs: Array, booking: Array) -> Int:
     """BALANCED, or which part of an account's legs contradicts another."""
-    if settings[MODE] == NETTING and settings[METHOD] == AVERAGE:
+    if booking[MODE] == NETTING and booking[METHOD] == AVERAGE:
         return BALANCED  # its legs are never written
     if legs[LONG, LEG_SIZE] - legs[SHORT, LEG_SIZE] != money[POSITION]:
         return LEGS_DIFFER
     if legs[LONG, LEG_COST] + legs[SHORT, LEG_COST] != money[COST]:
         return LEGS_DIFFER
-    if settings[MODE] == NETTING and legs[LONG, LEG_SIZE] != 0 and legs[SHORT, LEG_SIZE] != 0:
+    if booking[MODE] == NETTING and legs[LONG, LEG_SIZE] != 0 and legs[SHORT, LEG_SIZE] != 0:
         return LEGS_DIFFER
-    if settings[METHOD] == FIFO:
+    if booking[METHOD] == FIFO:
         for side in range(2):
             size, cost = legs[side, LEG_SIZE], legs[side, LEG_COST]
             for lot in range(legs[side, LEG_LOTS]):
@@ -61,7 +61,7 @@ def leg_difference(money: Array, legs: Array, settings: Array) -> Int:
 
 
 @kernel()
-def unbalanced(accounts: Array, legs: Array, settings: Array, slots: Int) -> tuple[Int, Int, Int]:
+def unbalanced(accounts: Array, legs: Array, booking: Array, slots: Int) -> tuple[Int, Int, Int]:
     """The first rule of the ledger that does not hold: (which, the instrument's slot, the account or -1 for all).
 
     Sums over accounts are taken in halves of 32 bits, so none of them wraps.
@@ -80,7 +80,7 @@ def unbalanced(accounts: Array, legs: Array, settings: Array, slots: Int) -> tup
             cash_low += owned & _LOW
             if owned + money[COST] != money[REALISED]:
                 return PROFIT_DIFFERS, slot, account
-            difference = leg_difference(money, legs[account, slot], settings[account])
+            difference = leg_difference(money, legs[account, slot], booking[account])
             if difference != BALANCED:
                 return difference, slot, account
         if position_high + (position_low >> _HALF) != 0 or position_low & _LOW != 0:
@@ -90,20 +90,20 @@ def unbalanced(accounts: Array, legs: Array, settings: Array, slots: Int) -> tup
     return BALANCED, 0, 0
 
 
-def verify_conservation(accounts: Array64, legs: Array64, settings: Array64, instruments: Array64, slots: int) -> None:
+def verify_conservation(accounts: Array64, legs: Array64, booking: Array64, instruments: Array64, slots: int) -> None:
     """Hold the ledger's rules against all accounts, the street among them; some microseconds, for every batch.
 
     Args:
         accounts: Shape (accounts, instruments, columns of `state.py`).
         legs: Shape (accounts, instruments, 2, LEG_COLUMNS).
-        settings: Shape (accounts, SETTING_COLUMNS).
+        booking: Shape (accounts, BOOKING_COLUMNS).
         instruments: Shape (instruments, columns of `state.py`), to name what differs.
         slots: How many instruments there are.
 
     Raises:
         InvariantError: Something does not add up; it says what, of which instrument and account.
     """
-    which, slot, account = unbalanced(accounts, legs, settings, slots)
+    which, slot, account = unbalanced(accounts, legs, booking, slots)
     if which == BALANCED:
         return
     whose = "all accounts" if account < 0 else f"account {int(account)}"

@@ -72,6 +72,12 @@ class KillAccount(Body):
     on: bool = True
 
 
+class OpenAccount(Body):
+    """Give an account its number, so that orders in frames can name it; one that is open stays as it is."""
+
+    account: Account
+
+
 class ConfigureAccount(Body):
     """How positions of an account are kept, and what it pays; what is not given stays."""
 
@@ -155,6 +161,7 @@ def register(registry: Registry) -> None:
     registry.register("risk.set_limits", 1, SetLimits)
     registry.register("kill.switch", 1, SwitchKill)
     registry.register("account.kill", 1, KillAccount)
+    registry.register("account.open", 1, OpenAccount)
     registry.register("account.configure", 1, ConfigureAccount)
     registry.register("instrument.register", 1, RegisterInstrument)
     registry.register("strategy.start", 1, StartStrategy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tapehouse.book.layout import BEST, NO_RANK
 from tapehouse.book.resting import first_order, offered, order_after, order_left
 from tapehouse.core.kernel import Array, Int, State, kernel
-from tapehouse.desk.ledger import POSTED, fee_of, post_fill
+from tapehouse.desk.ledger import POSTED, close_flag, fee_of, post_fill
 from tapehouse.desk.money import contract_value
 from tapehouse.desk.records import ACCEPTED, CANCELLED, MAKER, TAKER, write_fill, write_order
 from tapehouse.desk.requests import (
@@ -152,28 +152,28 @@ def cross(
     owner, price, opposite = columns[ORDER_ACCOUNT], columns[ORDER_PRICE], columns[ORDER_SIDE]
     theirs, ours = desk.accounts[owner, slot], desk.accounts[account, slot]
     value = contract_value(price, take, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
-    theirs_set, ours_set = desk.settings[owner], desk.settings[account]
-    maker_fee = fee_of(theirs_set, desk.fees, MAKER, value)
-    taker_fee = fee_of(ours_set, desk.fees, TAKER, value)
-    told = post_fill(
-        theirs, desk.legs[owner, slot], theirs_set, opposite, price, take, value, maker_fee, columns[ORDER_FLAGS],
-        contract, powers,
-    )  # fmt: skip
-    told += post_fill(
-        ours, desk.legs[account, slot], ours_set, side, price, take, value, taker_fee, flags, contract, powers
+    maker, taker = desk.booking[owner], desk.booking[account]
+    maker_fee, taker_fee = fee_of(maker, desk.fees, MAKER, value), fee_of(taker, desk.fees, TAKER, value)
+    theirs_closing, ours_closing = close_flag(maker, columns[ORDER_FLAGS]), close_flag(taker, flags)
+    failed = post_fill(
+        theirs, desk.legs[owner, slot], maker, opposite, price, take, value, maker_fee, theirs_closing, contract, powers
     )
-    if told != 2 * POSTED:  # Nothing that passed `ledger_full` comes here.
+    failed |= post_fill(
+        ours, desk.legs[account, slot], taker, side, price, take, value, taker_fee, ours_closing, contract, powers
+    )
+    if failed != POSTED:
         counters[OVERFLOWS] += 1
+        return
     note_trade(desk, slot, price)
     counters[FILL_COUNT] += 1
     resting_id = id_in(desk, row)
     write_fill(
         counters, out, contract[INSTRUMENT_ID], opposite, MAKER, resting_id, price, take, maker_fee, order_id, owner,
-        theirs[POSITION], theirs[CASH],
+        theirs[POSITION], theirs[CASH], theirs_closing,
     )  # fmt: skip
     write_fill(
         counters, out, contract[INSTRUMENT_ID], side, TAKER, order_id, price, take, taker_fee, resting_id, account,
-        ours[POSITION], ours[CASH],
+        ours[POSITION], ours[CASH], ours_closing,
     )  # fmt: skip
     fill_shown(desk, books, slot, row, take)
     note_position(desk, slot, owner)

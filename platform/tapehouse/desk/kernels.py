@@ -16,7 +16,7 @@ from tapehouse.book.layout import LIVE
 from tapehouse.book.resting import first_order, first_order_at, order_after, order_behind, order_left
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.ledger import POSTED, fee_of, post_fill, post_street
+from tapehouse.desk.ledger import POSTED, close_flag, fee_of, post_fill, post_street
 from tapehouse.desk.money import contract_value
 from tapehouse.desk.records import MAKER, TAKER, write_fill
 from tapehouse.desk.requests import BUY, REDUCE_ONLY_FLAG, SELL
@@ -65,28 +65,28 @@ def book_fill(
     liquidity: Int,
     flags: Int,
 ) -> None:
-    """Book one fill into the account and write its FILL record; OVERFLOWS counts amounts beyond MONEY_MAX.
+    """Book one fill into the account and write its FILL record; OVERFLOWS counts those that do not fit.
 
     The street has the other side of it, without a fee: so positions, and cash with fees, add up to zero.
 
     Args:
         flags: Of its order: one that may only reduce closes what a hedging account holds on the other side.
     """
-    money, settings = desk.accounts[account, slot], desk.settings[account]
+    money, street = desk.accounts[account, slot], desk.accounts[STREET, slot]
     contract = desk.instruments[slot]
     value = contract_value(price, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
-    fee = fee_of(settings, desk.fees, liquidity, value)
+    booking = desk.booking[account]
+    closing = close_flag(booking, flags)
+    fee = fee_of(booking, desk.fees, liquidity, value)
     legs = desk.legs[account, slot]
-    if post_fill(money, legs, settings, side, price, size, value, fee, flags, contract, powers) != POSTED:
-        desk.counters[OVERFLOWS] += 1
-        return
-    if post_street(desk.accounts[STREET, slot], side, size, value) != POSTED:
+    status = post_fill(money, legs, booking, side, price, size, value, fee, closing, contract, powers)
+    if status != POSTED or post_street(street, side, size, value) != POSTED:
         desk.counters[OVERFLOWS] += 1
         return
     desk.counters[FILL_COUNT] += 1
     write_fill(
         desk.counters, out, contract[INSTRUMENT_ID], side, liquidity, order_id, price, size, fee, 0, account,
-        money[POSITION], money[CASH],
+        money[POSITION], money[CASH], closing,
     )  # fmt: skip
     note_position(desk, slot, account)
 

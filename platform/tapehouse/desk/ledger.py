@@ -32,7 +32,7 @@ from tapehouse.desk.ledger_state import (
     MODE,
     MODES,
     NETTING,
-    write_settings,
+    write_booking,
 )
 from tapehouse.desk.money import MONEY_MAX, POWERS, contract_value, multiply_divide
 from tapehouse.desk.requests import BUY, REDUCE_ONLY_FLAG, SELL
@@ -67,27 +67,33 @@ def beyond(amount: Int) -> Int:
 
 
 @kernel(inline=True)
-def fee_of(settings: Array, fees: Array, liquidity: Int, value: Int) -> Int:
+def fee_of(booking: Array, fees: Array, liquidity: Int, value: Int) -> Int:
     """The fee of a fill; OVERFLOW where it does not fit.
 
     Args:
-        settings: The account's row.
+        booking: The account's row.
         fees: Shape (2,): the desk's own rates of makers and takers.
         liquidity: 0 maker, 1 taker.
     """
-    rate = settings[MAKER_FEE + liquidity]
+    rate = booking[MAKER_FEE + liquidity]
     return multiply_divide(value, fees[liquidity] if rate == _UNDEFINED else rate, FEE_UNIT)
 
 
 @kernel(inline=True)
-def closable(money: Array, legs: Array, settings: Array, side: Int) -> Int:
+def closable(money: Array, legs: Array, booking: Array, side: Int) -> Int:
     """How much an order on a side could close: of what is held on the other side, whatever works already."""
-    if settings[MODE] == HEDGING:
+    if booking[MODE] == HEDGING:
         return legs[SELL if side == BUY else BUY, LEG_SIZE]
     position = money[POSITION]
     if side == BUY:
         return -position if position < 0 else 0
     return position if position > 0 else 0
+
+
+@kernel(inline=True)
+def close_flag(booking: Array, flags: Int) -> Int:
+    """Which of an order's flags its fills carry: CLOSE_FLAG of a hedging account, whose legs hang on it; else none."""
+    return flags & CLOSE_FLAG if booking[MODE] == HEDGING else 0
 
 
 @kernel()
@@ -139,7 +145,7 @@ def add_lot(leg: Array, size: Int, cost: Int) -> None:
 
 @kernel()
 def post_trade(
-    money: Array, legs: Array, settings: Array, side: Int, price: Int, size: Int, value: Int, fee: Int, flags: Int,
+    money: Array, legs: Array, booking: Array, side: Int, price: Int, size: Int, value: Int, fee: Int, flags: Int,
     contract: Array, powers: Array,
 ) -> Int:  # fmt: skip
     """Book what a trade does to position, cash and profit of one account in one instrument, or nothing of it.
@@ -147,7 +153,7 @@ def post_trade(
     Args:
         money: The account's row in the instrument, columns of `state.py`.
         legs: Its legs there, shape (2, LEG_COLUMNS).
-        settings: The account's row.
+        booking: The account's row.
         size: Positive.
         value: What `size` is worth at `price`.
         flags: CLOSE_FLAG where a hedging account closes its other leg with it; what goes beyond that leg opens.
@@ -159,7 +165,7 @@ def post_trade(
     if beyond(value) or beyond(fee) or size <= 0 or beyond(size):
         return OVERFLOWED
     sign = 1 if side == BUY else -1
-    plain = settings[MODE] == NETTING and settings[METHOD] == AVERAGE
+    plain = booking[MODE] == NETTING and booking[METHOD] == AVERAGE
     opposite = SELL if side == BUY else BUY
     position, cost = money[POSITION], money[COST]
     if plain:
@@ -169,7 +175,7 @@ def post_trade(
         held = legs[opposite, LEG_SIZE]
         held_cost = legs[opposite, LEG_COST]
     closed = 0
-    if settings[MODE] == NETTING or flags & CLOSE_FLAG != 0:
+    if booking[MODE] == NETTING or flags & CLOSE_FLAG != 0:
         closed = size if size < held else held
     closed_value, released = 0, 0
     if closed > 0:
@@ -178,7 +184,7 @@ def post_trade(
             closed_value = contract_value(price, closed, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
         if closed == held:
             released = held_cost
-        elif settings[METHOD] == FIFO:
+        elif booking[METHOD] == FIFO:
             released = released_lots(legs[opposite], closed)
         else:
             released = multiply_divide(held_cost, closed, held)
@@ -197,12 +203,12 @@ def post_trade(
         if closed > 0:
             other[LEG_SIZE] -= closed
             other[LEG_COST] -= released
-            if settings[METHOD] == FIFO:
+            if booking[METHOD] == FIFO:
                 take_lots(other, closed)
         if size > closed:
             own[LEG_SIZE] += size - closed
             own[LEG_COST] += opened_cost
-            if settings[METHOD] == FIFO:
+            if booking[METHOD] == FIFO:
                 add_lot(own, size - closed, opened_cost)
     money[POSITION] = position
     money[CASH] = cash
@@ -214,11 +220,11 @@ def post_trade(
 
 @kernel()
 def post_fill(
-    money: Array, legs: Array, settings: Array, side: Int, price: Int, size: Int, value: Int, fee: Int, flags: Int,
+    money: Array, legs: Array, booking: Array, side: Int, price: Int, size: Int, value: Int, fee: Int, flags: Int,
     contract: Array, powers: Array,
 ) -> Int:  # fmt: skip
     """Book one fill as `post_trade` does, and count it; VOLUME stays at SIZE_MAX once it is there."""
-    status = post_trade(money, legs, settings, side, price, size, value, fee, flags, contract, powers)
+    status = post_trade(money, legs, booking, side, price, size, value, fee, flags, contract, powers)
     if status == POSTED:
         money[FILLS] += 1
         volume = money[VOLUME] + size
@@ -249,7 +255,7 @@ def post_street(money: Array, side: Int, size: Int, value: Int) -> Int:
 
 @kernel()
 def post_correction(
-    money: Array, legs: Array, settings: Array, street: Array, size: Int, price: Int, contract: Array, powers: Array
+    money: Array, legs: Array, booking: Array, street: Array, size: Int, price: Int, contract: Array, powers: Array
 ) -> Int:
     """Change a position by `size` at a price, against the street; it closes what is held on the other side first.
 
@@ -263,7 +269,7 @@ def post_correction(
     value = contract_value(price, amount, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
     if beyond(value) or post_street(street, side, amount, value) != POSTED:
         return OVERFLOWED
-    status = post_trade(money, legs, settings, side, price, amount, value, 0, CLOSE_FLAG, contract, powers)
+    status = post_trade(money, legs, booking, side, price, amount, value, 0, CLOSE_FLAG, contract, powers)
     if status != POSTED:
         post_street(street, SELL if side == BUY else BUY, amount, value)
     return status
@@ -273,7 +279,7 @@ def correct_position(desk: Any, account: int, slot: int, size: int, price: int) 
     """Change an account's position by `size` at a price, as a trade with the street that no order led to.
 
     Args:
-        desk: `accounts`, `legs`, `settings`, `instruments`; the last account is the street.
+        desk: `accounts`, `legs`, `booking`, `instruments`; the last account is the street.
         size: In the instrument's size units; negative takes away.
         price: In price units; 0 where nothing was paid.
 
@@ -289,7 +295,7 @@ def correct_position(desk: Any, account: int, slot: int, size: int, price: int) 
         raise DataError("the street's position is what the accounts' lead to", hint="correct an account")
     place = (account, slot)
     status = post_correction(
-        desk.accounts[place], desk.legs[place], desk.settings[account], desk.accounts[street, slot], size, price,
+        desk.accounts[place], desk.legs[place], desk.booking[account], desk.accounts[street, slot], size, price,
         desk.instruments[slot], POWERS,
     )  # fmt: skip
     if status != POSTED:
@@ -308,7 +314,7 @@ def configure_account(
     """Set how an account's fills are booked from now on, all of it at once.
 
     Args:
-        desk: `accounts` and `settings`.
+        desk: `accounts` and `booking`.
         mode, method: One of MODES, one of METHODS.
         maker_fee_ppm, taker_fee_ppm: In millionths of the notional; None for the desk's own.
 
@@ -328,4 +334,4 @@ def configure_account(
     money = desk.accounts[account]
     if money[:, [POSITION, OPEN_BUY, OPEN_SELL]].any() or desk.legs[account, :, :, LEG_SIZE].any():
         raise DataError("the account is not flat", hint="close its positions and cancel its orders first")
-    write_settings(desk.settings[account], mode, method, maker_fee_ppm, taker_fee_ppm)
+    write_booking(desk.booking[account], mode, method, maker_fee_ppm, taker_fee_ppm)

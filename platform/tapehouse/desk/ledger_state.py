@@ -14,9 +14,9 @@ from tapehouse.desk.requests import BUY, SELL
 
 Array64 = npt.NDArray[np.int64]
 
-# Columns of `settings[account]`; a fee rate is in millionths of the notional, UNDEFINED for the desk's own.
+# Columns of `booking[account]`; a fee rate is in millionths of the notional, UNDEFINED for the desk's own.
 MODE, METHOD, MAKER_FEE, TAKER_FEE = range(4)
-SETTING_COLUMNS = 4
+BOOKING_COLUMNS = 4
 NETTING, HEDGING = 0, 1
 MODES = ("netting", "hedging")
 AVERAGE, FIFO = 0, 1
@@ -32,11 +32,11 @@ LOTS_MAX = 30  # of one leg; a lot beyond them joins the newest, exactly in valu
 LEG_COLUMNS = FIRST_LOT + 2 * LOTS_MAX  # eight cache lines
 
 
-def make_settings(accounts: int) -> Array64:
-    """Settings of accounts that net at average cost and pay the desk's fees, shape (accounts, SETTING_COLUMNS)."""
-    settings = np.zeros((accounts, SETTING_COLUMNS), np.int64)
-    settings[:, [MAKER_FEE, TAKER_FEE]] = UNDEFINED
-    return settings
+def make_booking(accounts: int) -> Array64:
+    """Settings of accounts that net at average cost and pay the desk's fees, shape (accounts, BOOKING_COLUMNS)."""
+    booking = np.zeros((accounts, BOOKING_COLUMNS), np.int64)
+    booking[:, [MAKER_FEE, TAKER_FEE]] = UNDEFINED
+    return booking
 
 
 def make_legs(*shape: int) -> Array64:
@@ -44,34 +44,39 @@ def make_legs(*shape: int) -> Array64:
     return np.zeros((*shape, 2, LEG_COLUMNS), np.int64)
 
 
-def write_settings(row: Array64, mode: str, method: str, maker_fee_ppm: int | None, taker_fee_ppm: int | None) -> None:
-    """Fill an account's row of settings, whose values are known to be good."""
+def write_booking(row: Array64, mode: str, method: str, maker_fee_ppm: int | None, taker_fee_ppm: int | None) -> None:
+    """Fill an account's row with values that are known to be good."""
     row[MODE], row[METHOD] = MODES.index(mode), METHODS.index(method)
     row[MAKER_FEE] = UNDEFINED if maker_fee_ppm is None else maker_fee_ppm
     row[TAKER_FEE] = UNDEFINED if taker_fee_ppm is None else taker_fee_ppm
 
 
-def snapshot_ledger(settings: Array64, legs: Array64) -> bytes:
+def snapshot_ledger(booking: Array64, legs: Array64) -> bytes:
     """Settings, and the legs that are not empty with their places, canonical; int64 throughout."""
     flat = legs.reshape(-1, 2 * LEG_COLUMNS)
     places = np.flatnonzero(flat.any(axis=1))
     rows = np.column_stack([places, flat[places]])
-    return settings.astype("<i8").tobytes() + rows.astype("<i8").tobytes()
+    return booking.astype("<i8").tobytes() + rows.astype("<i8").tobytes()
 
 
-def restore_ledger(data: bytes, settings: Array64, legs: Array64) -> None:
+def restore_ledger(data: bytes, booking: Array64, legs: Array64) -> None:
     """Fill arrays of a new ledger with what `snapshot_ledger` packed; raises IntegrityError for other bytes."""
     flat = legs.reshape(-1, 2 * LEG_COLUMNS)
     try:
-        kept = np.frombuffer(data[: settings.nbytes], "<i8").reshape(settings.shape)
-        rows = np.frombuffer(data[settings.nbytes :], "<i8").reshape(-1, 1 + 2 * LEG_COLUMNS)
+        kept = np.frombuffer(data[: booking.nbytes], "<i8").reshape(booking.shape)
+        rows = np.frombuffer(data[booking.nbytes :], "<i8").reshape(-1, 1 + 2 * LEG_COLUMNS)
     except ValueError as error:
         raise IntegrityError(f"the ledger of a snapshot is damaged: {error}", hint="refold the log") from error
     places = rows[:, 0]
-    lots = rows[:, 1:].reshape(-1, 2, LEG_COLUMNS)[:, :, LEG_LOTS]
     if len(places) and (places[0] < 0 or places[-1] >= len(flat) or (np.diff(places) <= 0).any()):
         raise IntegrityError("a leg of a snapshot is nobody's", hint="refold the log")
-    if (lots < 0).any() or (lots > LOTS_MAX).any() or (kept[:, [MODE, METHOD]] >> 1).any():
-        raise IntegrityError("a snapshot's lots or settings are impossible", hint="refold the log")
+    check_ledger(kept, rows[:, 1:].reshape(-1, 2, LEG_COLUMNS))
     flat[places] = rows[:, 1:]
-    settings[...] = kept
+    booking[...] = kept
+
+
+def check_ledger(booking: Array64, legs: Array64) -> None:
+    """Raise IntegrityError for what no ledger can have come to: kernels trust these numbers as places."""
+    lots = legs[..., LEG_LOTS]
+    if (lots < 0).any() or (lots > LOTS_MAX).any() or (booking[:, [MODE, METHOD]] >> 1).any():
+        raise IntegrityError("a snapshot's lots or settings are impossible", hint="refold the log")

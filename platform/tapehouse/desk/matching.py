@@ -26,7 +26,8 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.booking import FEE_UNIT, book_money
+from tapehouse.desk.ledger import post_fill
+from tapehouse.desk.ledger_state import FEE_UNIT
 from tapehouse.desk.money import contract_value, multiply_divide
 from tapehouse.desk.records import MAKER, TAKER
 from tapehouse.desk.requests import (
@@ -177,8 +178,9 @@ def trade(
     value = contract_value(price, take, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
     maker_fee = multiply_divide(value, venue.fees[MAKER], FEE_UNIT)
     taker_fee = multiply_divide(value, venue.fees[TAKER], FEE_UNIT)
-    book_money(theirs, opposite, price, take, value, maker_fee, contract, powers)
-    book_money(ours, side, price, take, value, taker_fee, contract, powers)
+    legs, booking = venue.legs, venue.booking
+    post_fill(theirs, legs, booking, opposite, price, take, value, maker_fee, 0, contract, powers)
+    post_fill(ours, legs, booking, side, price, take, value, taker_fee, 0, contract, powers)
     theirs[OPEN_BUY + opposite] -= take
     contract[LAST_TRADE] = price
     counters[FILL_COUNT] += 1

@@ -49,6 +49,7 @@ _PROBLEMS = {
 _ORDER, _FILL = int(Kind.ORDER), int(Kind.FILL)
 _ACCEPTED, _REJECTED = int(Action.ACCEPTED), int(Action.REJECTED)
 _CANCELLED, _EXPIRED = int(Action.CANCELLED), int(Action.EXPIRED)
+_TRIGGERED, _REPEATED = int(Action.TRIGGERED), int(Action.REPEATED)
 _ASK = int(Side.ASK)
 
 
@@ -113,8 +114,11 @@ def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[
         if kind == _ORDER or kind == _FILL:
             packed = array[at, 7]
             action = packed & 255
+            if kind == _ORDER and (small & 0xFFFFFFFF == 0 or packed & 255 == _REPEATED):  # No order came to be.
+                at += length
+                continue
             account = array[at + 1, 3] if kind == _FILL else array[at + 1, 0]
-            if length != 2 or account < 0 or account >= ACCOUNTS_MAX:
+            if length < 2 or account < 0 or account >= ACCOUNTS_MAX:
                 return at, _BAD_RECORD
             order_id = array[at, 3]
             if kind == _ORDER and (action == _ACCEPTED or action == _REJECTED):
@@ -142,6 +146,8 @@ def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[
                     order[FILLS] += 1
                     if order[LEFT] == 0:
                         order[STATUS] = FILLED_UP
+                elif action == _TRIGGERED:
+                    order[PRICE] = array[at, 4]
                 elif action != _CANCELLED and action != _EXPIRED:
                     return at, _BAD_RECORD
                 else:
@@ -186,7 +192,8 @@ class OrdersProjection:
             DecodeError: A record cannot be read, or contradicts the ones before it.
         """
         self._names.learn(cells)
-        used = np.unique(cells["instrument"][(cells["kind"] == Kind.ORDER) | (cells["kind"] == Kind.FILL)]).tolist()
+        traded = (cells["kind"] == Kind.ORDER) & (cells["instrument"] != 0) | (cells["kind"] == Kind.FILL)
+        used = np.unique(cells["instrument"][traded]).tolist()
         undefined = [instrument for instrument in used if instrument not in self._names.instruments]
         if undefined:
             raise DecodeError(f"instrument {undefined[0]} is used before its definition", subject="EVENTS")

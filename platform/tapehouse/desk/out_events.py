@@ -21,7 +21,7 @@ from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import format_time_ns
 from tapehouse.desk.names import Names
 from tapehouse.desk.orders_projection import reason_text
-from tapehouse.log.envelope import Body, Envelope, deterministic_id, read_envelope
+from tapehouse.log.envelope import Body, deterministic_id, read_envelope
 from tapehouse.market import (
     FILL_EXTENSION,
     KIND_SKIPPED_FROM,
@@ -137,8 +137,7 @@ class OutEvents:
 
     def _tell(self, group: list[tuple[int, Cells]]) -> None:
         """Tell all records that one input led to."""
-        cause = _cause_of(group)
-        for ordinal, record in group:
+        for (ordinal, record), cause in zip(group, _causes_of(group), strict=True):
             kind = int(record["kind"][0])
             if kind >= KIND_SKIPPED_FROM:
                 continue
@@ -296,17 +295,31 @@ class OutEvents:
         return blake3(self.snapshot()).digest()
 
 
-def _cause_of(group: list[tuple[int, Cells]]) -> tuple[str, str]:
-    """What led to the records of one input: the id and the correlation of a command, else the input's place on TAPE."""
-    for _, record in reversed(group):
-        if int(record["kind"][0]) == Kind.EVENT:
-            payload = unpack_payload(record)
-            if _OUTCOME in payload:
-                event: Envelope = read_envelope(payload)
-                if event.type == OUTCOME and event.causation:
-                    return event.causation, event.correlation
+def _causes_of(group: list[tuple[int, Cells]]) -> list[tuple[str, str]]:
+    """What led to each record of one input: the id and correlation of the command whose outcome comes next in it.
+
+    An input without an outcome is no command: its place on TAPE stands for both. One that has a parked command decided
+    again has two outcomes; what follows the last of them is the last one's.
+    """
     place = f"tape:{int(group[0][1]['sequence'][0])}"
-    return place, place
+    outcomes = [_outcome_of(record) for _, record in group]
+    cause = next((told for told in reversed(outcomes) if told is not None), (place, place))
+    causes = []
+    for told in reversed(outcomes):
+        cause = told or cause
+        causes.append(cause)
+    return causes[::-1]
+
+
+def _outcome_of(record: Cells) -> tuple[str, str] | None:
+    """The command that a record answers, and its correlation; None where it is no outcome."""
+    if int(record["kind"][0]) != Kind.EVENT:
+        return None
+    payload = unpack_payload(record)
+    if _OUTCOME not in payload:
+        return None
+    event = read_envelope(payload)
+    return (event.causation, event.correlation) if event.type == OUTCOME and event.causation else None
 
 
 def _definition(record: Cells) -> Body:

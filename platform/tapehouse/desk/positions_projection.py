@@ -1,128 +1,90 @@
-"""The positions projection: EVENTS folded to what every account holds and earned, per instrument.
+"""The positions projection: EVENTS folded to what every account holds, earned and was booked.
 
-Keys are `positions/<account>/<symbol>`. The fold books each fill itself, as the desk did, and holds its position and
-cash against what the FILL record says that they were afterwards: a difference means that the log or one of the two is
-wrong, and halts.
+Keys are `positions/<account>/<symbol>`, and `cash/<account>/<currency>` for balances. The fold books each fill with the
+desk's own kernel and holds position and cash against what the FILL record says that they were afterwards: a difference
+means that the log or one of the two is wrong, and halts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Context
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+from pydantic import BaseModel
 
 from tapehouse.book.projection import fixed_text
-from tapehouse.core.errors import DecodeError, IntegrityError
-from tapehouse.core.kernel import Array, Int, kernel
+from tapehouse.core.errors import DataError, DecodeError, IntegrityError
+from tapehouse.core.ids import encode_token
+from tapehouse.core.kernel import Array
 from tapehouse.core.sections import pack_sections, unpack_sections
-from tapehouse.core.units import format_time_ns, from_fixed
-from tapehouse.desk.money import OVERFLOW, POWERS, contract_value, multiply_divide, rescale_exponent
+from tapehouse.core.units import format_time_ns, from_fixed, to_fixed
+from tapehouse.desk.cash_book import EXTERNAL, KINDS, CashBook
+from tapehouse.desk.events import EVENTS, AccountConfigured, CashBooked, PositionCorrected
+from tapehouse.desk.ledger import POSTED, post_correction
+from tapehouse.desk.ledger_state import (
+    FIFO,
+    LEG_COST,
+    LEG_LOTS,
+    LEG_SIZE,
+    LONG,
+    METHOD,
+    METHODS,
+    MODE,
+    MODES,
+    SHORT,
+    write_booking,
+)
+from tapehouse.desk.money import POWERS
 from tapehouse.desk.names import Names
 from tapehouse.desk.orders_projection import EventsPosition
-from tapehouse.desk.state import ACCOUNTS_MAX, SYMBOL_IDS_MAX
-from tapehouse.market import Cells, Instrument, Kind, Side, words
+from tapehouse.desk.positions_fold import (
+    BAD_RECORD,
+    DISAGREES,
+    FOLDED,
+    NEW_PLACE,
+    ORDINAL,
+    OVERFLOWS,
+    SEEN,
+    UNDEFINED_INSTRUMENT,
+    Holdings,
+    fold_fills,
+)
+from tapehouse.desk.state import ACCOUNT_COLUMNS, ACCOUNTS_MAX, CASH, COST, FEES, FILLS, POSITION, REALISED, VOLUME
+from tapehouse.market import Cells, Instrument, Kind, records_of, unpack_payload, words
 
 PREFIX = "positions/"
+CASH_PREFIX = "cash/"
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-
-# Columns of `table`, one row to (account, instrument id).
-POSITION, CASH, FEES, COST, REALISED, FILLS, VOLUME, SEEN, ORDINAL = range(9)
-COLUMNS = 9
-_UNDEFINED_EXPONENT = 127  # no instrument: scales are -18 to 18
-
-_FOLDED, _BAD_RECORD, _UNDEFINED_INSTRUMENT, _DISAGREES, _OVERFLOWS = range(5)
 _PROBLEMS = {
-    _BAD_RECORD: "a record is cut short or names an impossible account",
-    _UNDEFINED_INSTRUMENT: "an instrument is used before its definition",
-    _OVERFLOWS: "money does not fit 64 bits",
+    BAD_RECORD: "a record is cut short or names an impossible account",
+    UNDEFINED_INSTRUMENT: "an instrument is used before its definition",
+    OVERFLOWS: "money does not fit 64 bits",
 }
-_FILL = int(Kind.FILL)
-_BID = int(Side.BID)
-
-
-@kernel()
-def book_fill(
-    money: Array, sign: Int, price: Int, size: Int, fee: Int, multiplier: Int, exponent: Int, powers: Array
-) -> Int:
-    """Book one fill; returns its notional or OVERFLOW. What is closed releases its share of the cost."""
-    value = contract_value(price, size, multiplier, exponent, powers)
-    if value == OVERFLOW:
-        return value
-    position = money[POSITION]
-    held = position if position >= 0 else -position
-    if position * sign >= 0:
-        money[COST] += sign * value
-    else:
-        closed = size if size < held else held
-        closed_value = contract_value(price, closed, multiplier, exponent, powers)
-        released = money[COST] if closed == held else multiply_divide(money[COST], closed, held)
-        money[REALISED] += -sign * closed_value - released
-        money[COST] += -released + sign * (value - closed_value)
-    money[POSITION] = position + sign * size
-    money[CASH] -= sign * value + fee
-    money[FEES] += fee
-    money[FILLS] += 1
-    money[VOLUME] += size
-    return value
-
-
-@kernel()
-def fold_fills(table: Array, exponents: Array, multipliers: Array, array: Array, powers: Array) -> tuple[Int, Int]:
-    """Fold all cells; return (row, why it stopped there).
-
-    Args:
-        table: Shape (ACCOUNTS_MAX, SYMBOL_IDS_MAX, COLUMNS).
-        exponents, multipliers: Shape (SYMBOL_IDS_MAX,): the money scale and the multiplier of each instrument id.
-        array: Shape (n, 8) int64 cells, whole records.
-    """
-    n = array.shape[0]
-    at = 0
-    while at < n:
-        small = array[at, 6]
-        kind = (small >> 48) & 255
-        length = (small >> 56) & 255
-        if length == 0 or at + length > n:
-            return at, _BAD_RECORD
-        if kind == _FILL:
-            account = array[at + 1, 3]
-            if length != 2 or account < 0 or account >= ACCOUNTS_MAX:
-                return at, _BAD_RECORD
-            instrument = small & 0xFFFFFFFF
-            if instrument >= exponents.shape[0] or exponents[instrument] == _UNDEFINED_EXPONENT:
-                return at, _UNDEFINED_INSTRUMENT
-            money = table[account, instrument]
-            sign = 1 if (array[at, 7] >> 8) & 255 == _BID else -1
-            multiplier, exponent = multipliers[instrument], exponents[instrument]
-            value = book_fill(money, sign, array[at, 4], array[at, 5], array[at + 1, 1], multiplier, exponent, powers)
-            if value == OVERFLOW:
-                return at, _OVERFLOWS
-            if money[POSITION] != array[at + 1, 4] or money[CASH] != array[at + 1, 5]:
-                return at, _DISAGREES
-            money[SEEN] = array[at, 0]
-            money[ORDINAL] = array[at, 2]
-        at += length
-    return at, _FOLDED
+_BOOKED = (b'"cash.booked"', b'"position.corrected"', b'"account.configured"')
 
 
 class PositionsProjection:
     """A machine over EVENTS; see the module."""
 
     name = "positions"
-    version = 1
+    version = 2
 
     def __init__(self) -> None:
         self._names = Names()
-        self._table = np.zeros((ACCOUNTS_MAX, SYMBOL_IDS_MAX, COLUMNS), np.int64)
-        self._exponents = np.full(SYMBOL_IDS_MAX, _UNDEFINED_EXPONENT, np.int64)
-        self._multipliers = np.ones(SYMBOL_IDS_MAX, np.int64)
+        self._holdings = Holdings()
+        self._book = CashBook(ACCOUNTS_MAX)
 
     @property
     def names(self) -> Names:
         """What instruments and accounts are called."""
         return self._names
+
+    # The fold.
 
     def apply(self, header: EventsPosition, cells: Cells) -> None:
         """Fold whole records of EVENTS.
@@ -131,12 +93,34 @@ class PositionsProjection:
             DecodeError: A record cannot be read.
             IntegrityError: The fold disagrees with the position or cash that a fill states.
         """
-        self._price(self._names.learn(cells))
-        at, why = fold_fills(self._table, self._exponents, self._multipliers, words(cells), POWERS)
-        if why == _FOLDED:
+        for instrument in self._names.learn(cells):
+            self._holdings.price(instrument)
+        array = words(cells)
+        at = 0
+        for place, event in _bookings(cells):
+            self._fold(header, array, at, place)
+            at = place
+            try:
+                self._take(event, cells[place : place + 1])
+            except DataError as error:
+                position = f"cell {header.first_ordinal + place}"
+                raise DecodeError(f"a booking cannot be: {error}", subject="EVENTS", position=position) from error
+        self._fold(header, array, at, len(array))
+
+    def _fold(self, header: EventsPosition, array: Array, start: int, end: int) -> None:
+        held = self._holdings
+        at, why = start, NEW_PLACE
+        while why == NEW_PLACE:
+            stopped, why = fold_fills(
+                held.table, held.legs, held.booking, held.places, held.contracts, held.trades, array, at, end, POWERS
+            )
+            at = int(stopped)
+            if why == NEW_PLACE:
+                held.place(int(array[at + 1, 3]), int(array[at, 6]) & 0xFFFFFFFF)
+        if why == FOLDED:
             return
-        position = f"cell {header.first_ordinal + int(at)}"
-        if why == _DISAGREES:
+        position = f"cell {header.first_ordinal + at}"
+        if why == DISAGREES:
             raise IntegrityError(
                 "a fill's position or cash is not what its fills before it lead to",
                 subject="EVENTS",
@@ -145,29 +129,106 @@ class PositionsProjection:
             )
         raise DecodeError(_PROBLEMS[int(why)], subject="EVENTS", position=position)
 
-    def _price(self, instruments: list[Instrument]) -> None:
-        for instrument in instruments:
-            self._multipliers[instrument.id] = instrument.multiplier
-            self._exponents[instrument.id] = rescale_exponent(
-                instrument.price_exponent, instrument.size_exponent, instrument.currency_exponent
-            )
+    def _take(self, event: BaseModel, cell: Cells) -> None:
+        """Book what no fill led to; raises DataError where it cannot be."""
+        if isinstance(event, CashBooked):
+            account = self._number(event.account)
+            amount = to_fixed(event.amount, event.exponent)
+            self._book.book(account, event.currency, event.exponent, event.kind, amount)
+        elif isinstance(event, PositionCorrected):
+            self._correct(event, cell)
+        elif isinstance(event, AccountConfigured):
+            account = self._number(event.account)
+            if any(self.row(*place)[POSITION] or self._legs(*place)[:, LEG_SIZE].any() for place in self._of(account)):
+                raise DataError("an account was configured that is not flat", subject=event.account)
+            row = self._holdings.booking[account]
+            write_booking(row, event.mode, event.method, event.maker_fee_ppm, event.taker_fee_ppm)
+
+    def _correct(self, event: PositionCorrected, cell: Cells) -> None:
+        held, account = self._holdings, self._number(event.account)
+        instrument = next(
+            (
+                known
+                for known in self._names.instruments.values()
+                if known.symbol == event.instrument and known.asset_class != "option"
+            ),
+            None,
+        )
+        if instrument is None:
+            raise DataError("no such instrument", subject=event.instrument)
+        row = held.place(account, instrument.id)
+        size, price = instrument.fixed_size(event.size), instrument.fixed_price(event.price)
+        money, street = held.table[row], np.zeros(ACCOUNT_COLUMNS, np.int64)
+        status = post_correction(
+            money, held.legs[row], held.booking[account], street, size, price, held.contracts[instrument.id], POWERS
+        )
+        if status != POSTED:
+            raise DataError("a correction does not fit 64 bits", subject=event.instrument)
+        money[SEEN], money[ORDINAL] = int(cell["ts_recv"][0]), int(cell["sequence"][0])
+
+    def _number(self, account: str) -> int:
+        number = next((number for number, name in self._names.accounts.items() if name == account), None)
+        if number is None:
+            raise DataError("no event opened this account", subject=account)
+        return number
 
     # State.
 
     def held(self) -> list[tuple[int, int]]:
-        """(account, instrument id) of everything ever filled, sorted."""
-        return [(int(account), int(instrument)) for account, instrument in np.argwhere(self._table[:, :, FILLS] > 0)]
+        """(account, instrument id) of everything ever filled or corrected, sorted."""
+        return self._holdings.held()
 
     def row(self, account: int, instrument: int) -> npt.NDArray[np.int64]:
         """One account's columns in one instrument; not to be changed."""
-        row: npt.NDArray[np.int64] = self._table[account, instrument]
+        row: npt.NDArray[np.int64] = self._holdings.table[self._holdings.places[account, instrument]]
         return row
+
+    def settings(self, account: int) -> tuple[str, str]:
+        """An account's mode and method."""
+        row = self._holdings.booking[account]
+        return MODES[row[MODE]], METHODS[row[METHOD]]
+
+    def last_fill(self, instrument: int) -> tuple[int, int] | None:
+        """The price of an instrument's last fill and the input ordinal that led to it; None where there was none."""
+        price, ordinal = self._holdings.trades[instrument].tolist()
+        return (price, ordinal) if ordinal else None
+
+    def legs(self, account: int, instrument: int) -> tuple[int, int, int]:
+        """What an account holds long and short, and in how many lots; all that nets at average cost is one lot."""
+        legs, row = self._legs(account, instrument), self.row(account, instrument)
+        position = int(row[POSITION])
+        if not legs[:, LEG_SIZE].any():
+            return max(position, 0), max(-position, 0), int(position != 0)
+        sizes = legs[:, LEG_SIZE]
+        fifo = self._holdings.booking[account, METHOD] == FIFO
+        lots = legs[:, LEG_LOTS].sum() if fifo else np.count_nonzero(sizes)
+        return int(sizes[LONG]), int(sizes[SHORT]), int(lots)
+
+    def booked(self) -> set[int]:
+        """The accounts that cash was booked to."""
+        return {account for account in range(ACCOUNTS_MAX) if self._book.of(account)}
+
+    def booked_cash(self, account: int) -> list[tuple[str, Fraction]]:
+        """(currency, amount) of all that was booked to an account beside fills."""
+        found = self._book.of(account).items()
+        return [(code, sum(kinds.values()) * Fraction(10) ** exponent) for (code, exponent), kinds in found]
+
+    def _legs(self, account: int, instrument: int) -> npt.NDArray[np.int64]:
+        legs: npt.NDArray[np.int64] = self._holdings.legs[self._holdings.places[account, instrument]]
+        return legs
+
+    def _of(self, account: int) -> list[tuple[int, int]]:
+        return [place for place in self.held() if place[0] == account]
 
     def snapshot(self) -> bytes:
         """The whole state, canonical."""
-        held = self.held()
-        rows = np.array([[*place, *self.row(*place).tolist()] for place in held], "<i8").reshape(-1, 2 + COLUMNS)
-        return pack_sections({"names": self._names.snapshot(), "positions": rows.tobytes()})
+        return pack_sections(
+            {
+                "names": self._names.snapshot(),
+                "positions": self._holdings.snapshot(),
+                "cash": self._book.snapshot(),
+            }
+        )
 
     def restore(self, snapshot: bytes) -> None:
         """Become the state that `snapshot` returned; raises IntegrityError for other bytes."""
@@ -175,13 +236,9 @@ class PositionsProjection:
         restored = PositionsProjection()
         try:
             restored._names = Names.restore(sections["names"])
-            restored._price(list(restored._names.instruments.values()))
-            rows = np.frombuffer(sections["positions"], "<i8").reshape(-1, 2 + COLUMNS)
-            for account, instrument, *row in rows.tolist():
-                if not 0 <= account < ACCOUNTS_MAX or instrument not in restored._names.instruments:
-                    raise IntegrityError("a position of a snapshot is nobody's", hint="refold the log")
-                restored._table[account, instrument] = row
-        except (KeyError, ValueError) as error:
+            restored._holdings.restore(sections["positions"], restored._names.instruments)
+            restored._book = CashBook.restore(sections["cash"], ACCOUNTS_MAX)
+        except KeyError as error:
             raise IntegrityError(f"a snapshot of positions is damaged: {error}", hint="refold the log") from error
         self.__dict__.update(restored.__dict__)
 
@@ -198,31 +255,81 @@ class PositionsProjection:
     def items(self, prefix: str = PREFIX) -> list[tuple[str, Any]]:
         """All keys that begin with `prefix`, sorted, with their values."""
         found = []
-        for (account, instrument), value in self.by_place():
-            key = f"{PREFIX}{self._names.account(account)}/{self._names.token(instrument)}"
+        for account, instrument in self.held():
+            key = self.key(account, instrument)
             if key.startswith(prefix):
-                found.append((key, value))
+                found.append((key, self.value(account, instrument)))
         return sorted(found, key=lambda item: item[0])
 
-    def by_place(self) -> list[tuple[tuple[int, int], dict[str, Any]]]:
-        """Every value with its (account, instrument id), sorted by these."""
-        return [(place, self._value(self.row(*place).tolist(), place[1])) for place in self.held()]
+    def key(self, account: int, instrument: int) -> str:
+        """Where a position is found."""
+        return f"{PREFIX}{self._names.account(account)}/{self._names.token(instrument)}"
 
-    def _value(self, row: list[int], instrument_id: int) -> dict[str, Any]:
-        instrument = self._names.instruments[instrument_id]
+    def value(self, account: int, instrument_id: int) -> dict[str, Any]:
+        """One position, ready for JSON; `average_price` is None where both legs are held, which have one each."""
+        instrument, row = self._names.instruments[instrument_id], self.row(account, instrument_id).tolist()
         money, size = instrument.currency_exponent, instrument.size_exponent
+        long, short, lots = self.legs(account, instrument_id)
+        mode, method = self.settings(account)
+        costs = self._legs(account, instrument_id)[:, LEG_COST].tolist()
+        if not any(costs):
+            costs = [row[COST], row[COST]]  # one leg alone, and that is the position
         return {
             "position": fixed_text(row[POSITION], size),
-            "average_price": average_price(row[COST], row[POSITION], instrument),
+            "long": fixed_text(long, size),
+            "short": fixed_text(short, size),
+            "lots": lots,
+            "average_price": average_price(row[COST], row[POSITION], instrument) if not (long and short) else None,
+            "long_average_price": average_price(costs[LONG], long, instrument),
+            "short_average_price": average_price(costs[SHORT], -short, instrument),
             "cash": fixed_text(row[CASH], money),
             "fees": fixed_text(row[FEES], money),
             "realised": fixed_text(row[REALISED], money),
             "currency": instrument.currency,
             "fills": row[FILLS],
             "volume": fixed_text(row[VOLUME], size),
+            "mode": mode,
+            "method": method,
             "ts": format_time_ns(row[SEEN]),
             "as_of": row[ORDINAL],
         }
+
+    def cash_items(self, prefix: str = CASH_PREFIX) -> list[tuple[str, Any]]:
+        """All keys `cash/<account>/<currency>` that begin with `prefix`, sorted, with their values."""
+        found: dict[tuple[int, str], dict[str, list[tuple[int, int]]]] = {}
+        for account in range(-1, ACCOUNTS_MAX):
+            for (currency, exponent), kinds in self._book.of(account).items():
+                amounts = found.setdefault((account, currency), {})
+                for kind, amount in kinds.items():
+                    amounts.setdefault(kind, []).append((amount, exponent))
+        for account, instrument_id in self.held():
+            instrument = self._names.instruments[instrument_id]
+            amounts = found.setdefault((account, instrument.currency), {})
+            traded = int(self.row(account, instrument_id)[CASH])
+            amounts.setdefault("traded", []).append((traded, instrument.currency_exponent))
+        items = []
+        for (account, currency), amounts in found.items():
+            owner = EXTERNAL if account < 0 else self._names.account(account)
+            key = f"{CASH_PREFIX}{owner}/{encode_token(currency)}"
+            if key.startswith(prefix):
+                everything = [amount for each in amounts.values() for amount in each]
+                told = {kind: exact_sum(amounts.get(kind, [])) for kind in ("traded", *KINDS)}
+                items.append((key, {"balance": exact_sum(everything), **told, "currency": currency}))
+        return sorted(items, key=lambda item: item[0])
+
+
+def _bookings(cells: Cells) -> Iterator[tuple[int, BaseModel]]:
+    """Events of what no fill led to, each with the index of its first cell."""
+    for at, record in records_of(cells, Kind.EVENT):
+        payload = unpack_payload(record)
+        if any(kind in payload for kind in _BOOKED):
+            yield at, EVENTS.decode(payload)[1]
+
+
+def exact_sum(amounts: list[tuple[int, int]]) -> str:
+    """The exact decimal that (fixed, exponent) pairs add up to."""
+    finest = min((exponent for _, exponent in amounts), default=0)
+    return str(fixed_text(sum(fixed * 10 ** (exponent - finest) for fixed, exponent in amounts), finest))
 
 
 def average_price(cost: int, position: int, instrument: Instrument) -> str | None:

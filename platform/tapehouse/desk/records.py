@@ -111,10 +111,10 @@ def write_order(
 @kernel()
 def write_fill(
     counters: Array, out: Array, instrument: Int, side: Int, liquidity: Int, order_id: Int, price: Int, size: Int,
-    fee: Int, counter_order: Int, account: Int, position: Int, cash: Int,
+    fee: Int, counter_order: Int, account: Int, position: Int, cash: Int, flags: Int,
 ) -> None:  # fmt: skip
-    """A FILL record of one side; position and cash are the account's after it."""
-    packed = _FILLED | (_BID if side == BUY else _ASK) | (liquidity << 24)
+    """A FILL record of one side; position and cash are the account's after it, `flags` from `ledger.close_flag`."""
+    packed = _FILLED | (_BID if side == BUY else _ASK) | (flags << 16) | (liquidity << 24)
     row = write_record(counters, out, instrument | _FILL, packed, order_id, price, size)
     extension = out[row]
     extension[0] = counters[FILL_COUNT]

@@ -537,8 +537,9 @@ class ReferenceDesk:
         ledger, street = self.ledger(order.account, order.slot), self.ledger(63, order.slot)
         ledger.book(order.side, size, value, fee, lambda part: market.worth(price, part))
         sign = 1 if order.side == BUY else -1
-        street.position, street.cash = street.position - sign * size, street.cash + sign * value
-        street.cost = -street.cash  # The street never realises anything.
+        street.position -= sign * size
+        street.cash += sign * value
+        street.cost = -street.cash  # nothing of the street's is realised
         self.matches += 1
         self.tell(
             ("fill", liquidity, order.order_id, order.side, price, size, fee, 0, order.account, ledger.position,

@@ -30,7 +30,7 @@ from tapehouse.core.check import check
 from tapehouse.core.errors import DataError
 from tapehouse.core.pools import Pool
 from tapehouse.core.units import UNDEFINED
-from tapehouse.desk.ledger_state import make_legs, make_settings
+from tapehouse.desk.ledger_state import make_booking, make_legs
 from tapehouse.desk.money import SCALE_MAX, rescale_exponent
 from tapehouse.desk.requests import REQUEST_COLUMNS
 from tapehouse.market import Instrument
@@ -158,11 +158,11 @@ class Desk(NamedTuple):
     accounts: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, ACCOUNT_COLUMNS)
     limits: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, LIMIT_COLUMNS)
     conduct: Array64  # (ACCOUNTS_MAX, CONDUCT_COLUMNS)
+    booking: Array64  # (ACCOUNTS_MAX, BOOKING_COLUMNS): how each account's fills are booked; see ledger_state.py
+    legs: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, 2, LEG_COLUMNS)
     instruments: Array64  # (INSTRUMENTS_MAX, INSTRUMENT_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,)
-    legs: Array64  # (ACCOUNTS_MAX, INSTRUMENTS_MAX, 2, LEG_COLUMNS): see ledger_state.py
-    settings: Array64  # (ACCOUNTS_MAX, SETTING_COLUMNS): how each account's fills are booked
     settled: Array64  # (INSTRUMENTS_MAX,): 1 where no queue ahead is known to be longer than its level; no state
     request: Array64  # (REQUEST_COLUMNS,): scratch of whoever makes a request inside a kernel
 
@@ -182,11 +182,11 @@ def make_desk(*, maker_fee_ppm: int = 0, taker_fee_ppm: int = 30) -> Desk:
         accounts=np.zeros((ACCOUNTS_MAX, INSTRUMENTS_MAX, ACCOUNT_COLUMNS), np.int64),
         limits=limits,
         conduct=conduct,
+        booking=make_booking(ACCOUNTS_MAX),
+        legs=make_legs(ACCOUNTS_MAX, INSTRUMENTS_MAX),
         instruments=np.zeros((INSTRUMENTS_MAX, INSTRUMENT_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=counters,
-        legs=make_legs(ACCOUNTS_MAX, INSTRUMENTS_MAX),
-        settings=make_settings(ACCOUNTS_MAX),
         settled=np.zeros(INSTRUMENTS_MAX, np.int64),
         request=np.zeros(REQUEST_COLUMNS, np.int64),
     )

@@ -1,10 +1,9 @@
 """A desk as canonical bytes, and back: the same state gives the same bytes, whichever way led to it.
 
-Little-endian int64 words: version, fees, counters; then instruments, accounts, limits and conduct, each as a count and
-so many rows with what they are of before them, rows without anything of their own left out; then the working orders by
-slot of `own`, side, price and age, each as slot, side, key, what is shown, and its columns; then the ledger's own
-(`ledger_state.py`). Where rows lie in memory, where the present call stands and what can be worked out from the rest
-are not in it.
+Little-endian int64 words: version, fees, counters; then instruments, accounts, limits, conduct, booking and legs, each
+as a count and so many rows with what they are of before them, rows without anything of their own left out; then the
+working orders by slot of `own`, side, price and age, each as slot, side, key, what is shown, and its columns. Where
+rows lie in memory, where the present call stands and what can be worked out from the rest are not in it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tapehouse.book.resting import append_order, find_order, order_id_in, order_
 from tapehouse.core.errors import IntegrityError
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.due import note_due
-from tapehouse.desk.ledger_state import restore_ledger, snapshot_ledger
+from tapehouse.desk.ledger_state import LEG_COLUMNS, check_ledger, make_booking
 from tapehouse.desk.state import (
     ACCOUNT_COLUMNS,
     ACCOUNTS_MAX,
@@ -53,7 +52,7 @@ from tapehouse.desk.state import (
     rows_of,
 )
 
-VERSION = 3
+VERSION = 4
 ORDER_WORDS = 4 + ORDER_COLUMNS
 _CALL = [INDEX, OUT_ROWS, ORDINAL, UNFINISHED, ID_BASE, NEXT_DUE, DUE_COUNT]  # of the present call, or worked out
 _HINT = "refold the log"
@@ -68,16 +67,21 @@ def snapshot(desk: Desk) -> bytes:
     parts += _rows(desk.accounts, desk.accounts.any(axis=2))
     parts += _rows(desk.limits, (desk.limits != DEFAULT_LIMITS).any(axis=2))
     parts += _rows(desk.conduct, (desk.conduct != DEFAULT_CONDUCT).any(axis=1))
+    parts += _rows(desk.booking, (desk.booking != make_booking(1)).any(axis=1))
+    parts += _rows(_flat(desk.legs), desk.legs.any(axis=(2, 3)))
     orders = _orders(desk)
     parts += [np.array([len(orders)]), np.array(orders, np.int64).reshape(-1)]
-    ledger = snapshot_ledger(desk.settings, desk.legs)
-    return b"".join(part.astype("<i8").tobytes() for part in parts) + ledger
+    return b"".join(part.astype("<i8").tobytes() for part in parts)
 
 
 def _rows(array: Array64, kept: Any) -> list[Array64]:
     """How many rows are kept, then each behind its place."""
     places = np.argwhere(kept)
     return [np.array([len(places)]), np.concatenate([places, array[kept]], axis=1).reshape(-1)]
+
+
+def _flat(legs: Array64) -> Array64:
+    return legs.reshape(*legs.shape[:2], -1)  # a view
 
 
 def _orders(desk: Desk) -> list[list[int]]:
@@ -115,9 +119,10 @@ class _Words:
             raise IntegrityError(f"a desk snapshot counts impossible rows: {count}", hint=_HINT)
         return self.take(count * words).reshape(count, words)
 
-    def rest(self) -> bytes:
-        """Everything that is left."""
-        return self._words[self._at :].astype("<i8").tobytes()
+    def end(self) -> None:
+        """Raise IntegrityError where words are left."""
+        if self._at != len(self._words):
+            raise IntegrityError(f"a desk snapshot has {len(self._words) - self._at} words too many", hint=_HINT)
 
 
 def restore(data: bytes) -> Desk:
@@ -136,8 +141,11 @@ def restore(data: bytes) -> Desk:
     _put(desk.accounts, words.rows(cells, 2 + ACCOUNT_COLUMNS), 2)
     _put(desk.limits, words.rows(cells, 2 + LIMIT_COLUMNS), 2)
     _put(desk.conduct, words.rows(ACCOUNTS_MAX, 1 + desk.conduct.shape[1]), 1)
+    _put(desk.booking, words.rows(ACCOUNTS_MAX, 1 + desk.booking.shape[1]), 1)
+    _put(_flat(desk.legs), words.rows(cells, 2 + 2 * LEG_COLUMNS), 2)
+    check_ledger(desk.booking, desk.legs)
     _put_orders(desk, words.rows(2 * INSTRUMENTS_MAX * WORKING_MAX, ORDER_WORDS))
-    restore_ledger(words.rest(), desk.settings, desk.legs)
+    words.end()
     return desk
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehouse.core.errors import UsageError
-from tapehouse.desk.booking import FEE_UNIT
+from tapehouse.desk.ledger_state import FEE_UNIT, make_booking, make_legs
 from tapehouse.desk.money import MONEY_MAX
 from tapehouse.desk.requests import BAD_REQUEST, CANCEL_NEWEST, REASONS
 from tapehouse.desk.state import ACCOUNT_COLUMNS, COUNTERS, INSTRUMENT_COLUMNS, LIMIT_BAND, Array64
@@ -66,6 +66,8 @@ class VenueState(NamedTuple):
     orders: Array64  # (orders + 1, ORDER_COLUMNS)
     fees: Array64  # (2,): maker, taker, in parts per million of the notional
     counters: Array64  # (COUNTERS,), as a desk's
+    booking: Array64  # (BOOKING_COLUMNS,): all accounts net at average cost
+    legs: Array64  # (2, LEG_COLUMNS): so none has legs, and these stay empty
 
 
 def make_venue_state(
@@ -89,6 +91,8 @@ def make_venue_state(
         orders=np.zeros((orders + 1, ORDER_COLUMNS), np.int64),
         fees=np.array([maker_fee_ppm, taker_fee_ppm], np.int64),
         counters=np.zeros(COUNTERS, np.int64),
+        booking=make_booking(1)[0],
+        legs=make_legs(),
     )
 
 

@@ -21,7 +21,7 @@ from tapehouse.book.resting import (
 )
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.desk.due import forget_due, note_due
-from tapehouse.desk.ledger import closable as closable_of
+from tapehouse.desk.ledger import closable as held_against
 from tapehouse.desk.records import ACCEPTED, CANCELLED, EXPIRED, key_of, order_id_of, write_order
 from tapehouse.desk.requests import BUY, NOT_REDUCING, OK, REDUCE_ONLY_FLAG, SELL, SESSION_ENDED, UNKNOWN_ORDER
 from tapehouse.desk.state import (
@@ -212,8 +212,8 @@ def fill_shown(desk: State, books: State, slot: Int, row: Int, take: Int) -> Int
 
 @kernel(inline=True)
 def closable(desk: State, account: Int, slot: Int, side: Int) -> Int:
-    """How much an order on a side can close of what the account holds."""
-    return closable_of(desk.accounts[account, slot], desk.legs[account, slot], desk.settings[account], side)
+    """How much an order on a side can close of the account's position."""
+    return held_against(desk.accounts[account, slot], desk.legs[account, slot], desk.booking[account], side)
 
 
 @kernel()

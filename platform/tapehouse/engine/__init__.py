@@ -2,7 +2,17 @@
 
 from tapehouse.engine.gated import GatedEngine
 from tapehouse.engine.machine import Digests, Engine
-from tapehouse.engine.sequencer import ClockSource, Sequencer, TapeState, catch_up, listen, new_cells, read_tape, record
+from tapehouse.engine.sequencer import (
+    ClockSource,
+    Sequencer,
+    TapeFold,
+    TapeState,
+    catch_up,
+    listen,
+    new_cells,
+    read_tape,
+    record,
+)
 from tapehouse.engine.strategy import (
     BUY,
     GTC,
@@ -36,6 +46,7 @@ __all__ = [
     "Sequencer",
     "Strategy",
     "Submit",
+    "TapeFold",
     "TapeState",
     "View",
     "catch_up",

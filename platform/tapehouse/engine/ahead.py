@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tapehouse.core.atomics import nap
 from tapehouse.core.clock import Clock
+from tapehouse.core.cycles import CycleScale, calibrate, cycles
 from tapehouse.core.errors import ConflictError, DataError, InvariantError
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.pools import PoolWatch
@@ -28,6 +30,7 @@ from tapehouse.engine.ahead_loop import (
     ADDRESS,
     BASE,
     CONTROLS,
+    DEADLINE,
     DECIDED,
     FEED,
     FEED_COLUMNS,
@@ -48,6 +51,7 @@ from tapehouse.engine.ahead_loop import (
     STALLED_TURNS,
     STOP,
     TURN,
+    WITHHELD_TURNS,
 )  # fmt: skip
 from tapehouse.engine.journal import FENCED as FENCED_WORD
 from tapehouse.engine.journal import Journal
@@ -138,6 +142,7 @@ class AheadEngine:
         control[FENCED] = journal.address + APPLICATION + FENCED_WORD * 8
         control[SPINS], control[NAP_US] = SPINS_BEFORE_NAP, 0 if busy else NAP_DEFAULT_US
         self._held = _Held()
+        self._scale: CycleScale | None = None
         self._pools = PoolWatch()
         self._published = self._base
         self._advanced = asyncio.Condition()
@@ -210,6 +215,21 @@ class AheadEngine:
             self.engine.halted = True
         self.engine.cells = self._cells_before + int(self._control[FOLDED])
 
+    async def limit(self, monotonic_ns: int) -> None:
+        """Have orders leave until a monotonic time alone; `allow_until` moves it."""
+        self._scale = await asyncio.to_thread(calibrate, self._clock)
+        self.allow_until(monotonic_ns)
+
+    def allow_until(self, monotonic_ns: int) -> None:
+        """Move the time until which orders may leave; what is decided later waits in the loop.
+
+        What goes to TAPE and EVENTS goes on: there the fences decide.
+        """
+        if self._scale is None:
+            raise InvariantError("the time until which orders may leave is moved before it is set")
+        left_ns = monotonic_ns - self._clock.monotonic_ns()
+        self._control[DEADLINE] = cycles() + round(left_ns / self._scale.ns_per_count)
+
     @property
     def is_whole(self) -> bool:
         """Whether it ran, and nothing that it took is half done."""
@@ -271,8 +291,25 @@ class AheadEngine:
     def _push(self, outputs: Cells) -> None:
         """Send on what Python collected, as the loop does."""
         if self._outlets.orders is not None:
+            self._await_deadline()
             self._outlets.orders.append(outputs)
         self._outlets.decided.append(outputs)
+
+    def _await_deadline(self) -> None:
+        """Wait in the engine's thread while orders may not leave, as the loop does.
+
+        Raises:
+            ConflictError: The desk was ended meanwhile.
+        """
+        control = self._control
+        while control[DEADLINE] and cycles() > control[DEADLINE]:
+            if control[STOP] > 1 or self._words.is_fenced:
+                raise ConflictError(
+                    "an order may not leave: the tape's lease ran out", subject=self._sequencer.name,
+                    hint="tapehouse status shows who leads",
+                )  # fmt: skip
+            control[WITHHELD_TURNS] += 1
+            nap(ahead_loop.NAP_WITHHELD_US)
 
     def _hear(self, at: int) -> None:
         """Take the definitions that a feed sends, and put them on the tape before their first use."""
@@ -289,7 +326,9 @@ class AheadEngine:
             raise DataError(
                 f"a feed may not say a record of kind {int(cells['kind'][0])}", subject=feed.name, hint="mend the feed"
             )
-        table = self._sequencer.define(tuple(feed.declared.values()))
+        table = self._sequencer.define_after(self.engine.instruments, tuple(feed.declared.values()))
+        if table is None:
+            return  # The feed keeps its definitions until what a command or calendar defined has come to the tape.
         self._note_ids(at, table)
         self._sequencer.note_declared(
             feed.key.declared, {number: int(table[number]) for number in feed.declared}, source=feed.source
@@ -386,6 +425,7 @@ class AheadEngine:
         metrics.set("journal_lag_cells", self._journal.head - self._journal.tail)
         metrics.set("journal_full_turns_total", int(control[FULL_TURNS]))
         metrics.set("outputs_stalled_turns_total", int(control[STALLED_TURNS]))
+        metrics.set("orders_withheld_turns_total", int(control[WITHHELD_TURNS]))
         metrics.set("decided_held_cells", self._held.cells)
         self._pools.observe(pools_of(self.engine))
         self._pools.write(metrics)

@@ -37,6 +37,7 @@ STOPPED, FENCED_OFF, FEED_SPEAKS, UNDECLARED, TORN_RECORD = range(32, 37)
 _JOURNAL_FULL = 37
 
 FEEDS_MAX = 16
+NAP_WITHHELD_US = 100
 BURST_CELLS = 256  # of one feed before the next one is looked at; a record has 255 at most
 
 # Entries of `control`.
@@ -66,8 +67,10 @@ BURST_CELLS = 256  # of one feed before the next one is looked at; a record has 
     GAPS,  # address of the ring that is told when the loop was away while nothing was to do, 0 for none
     GAP_COUNTS,  # of the cycle counter, above which it was away
     TURNED_AT,  # the counter when the loop was last known to have the core
-) = range(25)
-CONTROLS = 25
+    DEADLINE,  # the counter beyond which no order leaves; 0 for none, set from another thread
+    WITHHELD_TURNS,  # turns in which orders waited for the deadline to be moved on
+) = range(27)
+CONTROLS = 27
 
 # Columns of `feeds`.
 ADDRESS, SOURCE = range(2)
@@ -111,7 +114,7 @@ def _take(control: Array, feeds: Array, maps: Array, feed: Int) -> tuple[Int, In
             why = _JOURNAL_FULL
             break
         instrument = small & _LOW
-        if instrument != 0:
+        if instrument != 0 and origin != _DESK:
             if instrument >= SYMBOL_IDS_MAX or maps[feed, instrument] == 0:
                 why = UNDECLARED
                 break
@@ -182,6 +185,7 @@ def advance(
     journal = control[JOURNAL]
     mask = load(journal + CELLS) - 1
     stop = array_address(control) + STOP * 8
+    deadline = array_address(control) + DEADLINE * 8
     turns = 0
     while True:
         if load_acquire(control[FENCED]) != 0:
@@ -189,6 +193,14 @@ def advance(
         turns += 1
         if turns > control[SPINS] and control[NAP_US] != 0:
             nap(control[NAP_US])
+        if desk.counters[OUT_ROWS] != 0 and control[ORDERS] != 0:
+            last = load_acquire(deadline)
+            if last != 0 and cycles() - last > 0:
+                if load_acquire(stop) > 1:
+                    return STOPPED
+                control[WITHHELD_TURNS] += 1
+                nap(NAP_WITHHELD_US)
+                continue
         if _send(control, desk.counters, out) == 0:
             if load_acquire(stop) > 1:
                 return STOPPED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tapehouse.core.units import UNDEFINED, to_fixed
 from tapehouse.desk.cash_book import cash_unit
 from tapehouse.desk.clients import Outcome
-from tapehouse.desk.commands import BookCash, ConfigureAccount, CorrectPosition
+from tapehouse.desk.commands import BookCash, ConfigureAccount, CorrectPosition, OpenAccount
 from tapehouse.desk.ledger import configure_account as set_booking
 from tapehouse.desk.ledger import correct_position as correct
 from tapehouse.desk.ledger_state import MAKER_FEE, METHOD, METHODS, MODE, MODES, TAKER_FEE
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from tapehouse.engine.commands import CommandDesk, Handler
 
 
+def open_account(desk: CommandDesk, command: OpenAccount, envelope: Envelope) -> Outcome:
+    """Give an account its number."""
+    desk.account(command.account, envelope)
+    return {"outcome": "accepted"}
+
+
 def configure_account(desk: CommandDesk, command: ConfigureAccount, envelope: Envelope) -> Outcome:
     """Set how an account's fills are booked; what the command does not give stays."""
     state = desk.engine.desk
     account = desk.account(command.account, envelope)
-    row = state.settings[account].tolist()
+    row = state.booking[account].tolist()
     booking: Body = {
         "mode": MODES[row[MODE]],
         "method": METHODS[row[METHOD]],
@@ -59,6 +65,7 @@ def correct_position(desk: CommandDesk, command: CorrectPosition, envelope: Enve
 
 
 HANDLERS: dict[type, Handler] = {
+    OpenAccount: open_account,
     ConfigureAccount: configure_account,
     BookCash: book_cash,
     CorrectPosition: correct_position,

@@ -17,6 +17,7 @@ from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.desk.cash_book import CashBook
 from tapehouse.desk.clients import Clients, Outcome
 from tapehouse.desk.commands import COMMANDS, EVENTS
+from tapehouse.desk.order_frames import refuse_frame
 from tapehouse.desk.state import ACCOUNTS_MAX, INDEX, ORDINAL, STREET
 from tapehouse.engine import booking_handlers, order_handlers, risk_handlers, strategy_handlers
 from tapehouse.engine.parked_commands import ABOUT_PARKING, ParkedCommands
@@ -46,12 +47,18 @@ class CommandDesk:
         self._accounts: dict[str, int] = {STRATEGY_ACCOUNT: 0}
         self._sequence = 0  # in CMDS, of the command that is handled
 
+    @property
+    def accounts(self) -> int:
+        """How many accounts are open: their numbers are below."""
+        return len(self._accounts)
+
     def handle(self, record: Cells) -> None:
         """Decide one command; whatever is wrong with it becomes its outcome, never an exception."""
         self._sequence = int(record["sequence"][0])
         payload = b""
         try:
             payload = unpack_payload(record)
+            refuse_frame(payload)
             envelope = read_envelope(payload)
         except DataError as error:
             unread = f"cmds:{self._sequence}"  # stands for the id of what has none

@@ -40,6 +40,7 @@ from tapehouse.desk import (
     shrink_queues,
     submit,
 )
+from tapehouse.desk.bulk import Bulk, make_bulk, on_order
 from tapehouse.desk.kernels import works_on_paper
 from tapehouse.desk.state import (
     CASH,
@@ -132,6 +133,7 @@ _MBO, _MBP, _QUOTE, _TRADE = int(Kind.MBO), int(Kind.MBP), int(Kind.QUOTE), int(
 _STATUS, _OPTION_QUOTE, _CLOCK, _GAP, _RAW = (
     int(Kind.STATUS), int(Kind.OPTION_QUOTE), int(Kind.CLOCK), int(Kind.GAP), int(Kind.RAW),
 )  # fmt: skip
+_ORDER = int(Kind.ORDER)
 _COMMAND, _DEFINITION, _EPOCH = int(Kind.COMMAND), int(Kind.DEFINITION), int(Kind.EPOCH)
 _TRADE_ACTION, _CLEAR_ACTION = int(Action.TRADE), int(Action.CLEAR)
 _CANCEL_ACTION, _MODIFY_ACTION = int(Action.CANCEL), int(Action.MODIFY)
@@ -162,6 +164,7 @@ class Routes(NamedTuple):
     units: npt.NDArray[np.float64]  # (INSTRUMENTS_MAX,): currency of one price unit of a slot
     sources: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX,): the feed that declared a slot's instrument last, 0 unknown
     wakes: npt.NDArray[np.int64]  # (INSTRUMENTS_MAX + 1,): when a slot's strategy is due; the last is the earliest
+    bulk: Bulk  # who sent orders in frames, and what they were told
 
 
 class Scratch(NamedTuple):
@@ -186,6 +189,7 @@ def make_routes() -> Routes:
         units=np.zeros(INSTRUMENTS_MAX, np.float64),
         sources=np.zeros(INSTRUMENTS_MAX, np.int64),
         wakes=np.full(INSTRUMENTS_MAX + 1, UNDEFINED, np.int64),
+        bulk=make_bulk(),
     )
 
 
@@ -526,6 +530,12 @@ def run(
             _gap_record(books, routes, words, row, instrument)
         elif kind == _RAW:
             _raw_record(routes, words, row, instrument)
+        elif kind == _ORDER and (small >> 32) & 0xFFFF == _DESK:
+            if length < 2:
+                return row, BAD_RECORD
+            on_order(desk, books, routes.bulk, routes.slots, scratch.ladder, out, powers, words, row)
+            if counters[OVERFLOWS] != 0:
+                return row, MONEY_OVERFLOW
         elif kind != _STATUS and kind != _CLOCK and kind < KIND_SKIPPED_FROM:
             return row, UNKNOWN_KIND
         row += length

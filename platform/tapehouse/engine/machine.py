@@ -27,6 +27,8 @@ from tapehouse.core.sections import pack_sections, unpack_sections
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import POWERS, define_instrument, make_desk, revise_instrument, stored
 from tapehouse.desk import state as desk_state
+from tapehouse.desk.bulk import ACCOUNTS, restore_bulk, snapshot_bulk
+from tapehouse.desk.conservation import verify_conservation
 from tapehouse.desk.state import (
     COUNTERS,
     INDEX,
@@ -179,7 +181,14 @@ class Engine:
             row, turn = self.resolve(why, cells, int(row), header.first_ordinal)
         self.collect()
         self.cells += len(cells)
+        self.verify()
         self.halted = False
+
+    def verify(self) -> None:
+        """Raise InvariantError where the desk's positions or cash do not add up over all accounts."""
+        desk = self._desk
+        slots = int(np.count_nonzero(desk.instruments[:, INSTRUMENT_ID]))
+        verify_conservation(desk.accounts, desk.legs, desk.booking, desk.instruments, slots)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -262,6 +271,7 @@ class Engine:
             self.write(record, decided=False)
         elif kind == Kind.COMMAND:
             self._commands.handle(record)
+            self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
             if self._desk.counters[OVERFLOWS]:
                 raise _overflow(f"cell {ordinal}")
 
@@ -386,6 +396,7 @@ class Engine:
         fed = np.flatnonzero(routes.sources)
         sections = {
             "books": snapshot_books(self._books),
+            "bulk": snapshot_bulk(self._routes.bulk),
             "chain": snapshot_chain(self._chain),
             "clients": self._commands.snapshot(),
             "decisions": self._decisions.state(),
@@ -460,6 +471,8 @@ class Engine:
         self._desk = stored.restore(sections["desk"])
         self._commands = CommandDesk(self)
         self._commands.restore(sections["clients"])
+        self._routes = self._routes._replace(bulk=restore_bulk(sections["bulk"]))
+        self._routes.bulk.counts[ACCOUNTS] = self._commands.accounts
         self._decisions = DigestChain.from_state(sections["decisions"])
         self._memory = np.frombuffer(sections["memory"], np.int64).reshape(MEMORY_WORDS).copy()
         at = 0

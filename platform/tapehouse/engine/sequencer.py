@@ -11,19 +11,28 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.digest import DigestChain
-from tapehouse.core.errors import DataError, TapehouseError
+from tapehouse.core.errors import DataError, GapError, IntegrityError, TapehouseError
 from tapehouse.core.metrics import Metrics
+from tapehouse.desk.order_frames import (
+    consumed_through,
+    decode_orders,
+    is_order_frame,
+    orders_of,
+    place_orders,
+    refusal,
+)
 from tapehouse.engine.registration import definition_of
 from tapehouse.engine.session_closes import SessionCloses
-from tapehouse.log import Log, Message, Progress, open_frame
+from tapehouse.log import FrameHeader, Log, Message, Progress, open_frame
 from tapehouse.market import (
     CELL_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -86,28 +95,58 @@ class TapeState:
     declared: dict[str, dict[int, int]] = field(default_factory=dict)  # by ring: the tape's id of a feed's id
     progress: Progress | None = None
     commands_through: int = 0
+    part: tuple[int, int] = (0, 0)  # of a frame of orders that is not whole: its CMDS sequence, its orders so far
     feed_chain: DigestChain = field(default_factory=lambda: DigestChain(CELL_BYTES))  # over the feed's cells, if asked
 
 
-async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
-    """Fold a whole tape into what its next sequencer must know.
+class TapeFold:
+    """Folds a tape, as far as it is there and as it grows, into what its next sequencer must know."""
 
-    Args:
-        chain_feed: Chain the feed's cells too, for one who goes on with a feed and must know that it is the same.
-    """
-    state = TapeState()
-    extent = await log.extent()
-    progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
-    async for message in log.read(extent.first):
-        header, cells = open_frame(log.name, message, extent, progress)
-        progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
+    def __init__(self, log: Log, *, chain_feed: bool = False) -> None:
+        """`chain_feed`: chain the feed's cells too, for one who goes on with a feed and must know it again."""
+        self.state = TapeState()
+        self._log = log
+        self._chain_feed = chain_feed
+
+    @property
+    def sequence(self) -> int:
+        """The last sequence that was folded; 0 before the first."""
+        return self.state.progress.sequence if self.state.progress else 0
+
+    async def catch_up(self) -> TapeState:
+        """Fold what the tape holds beyond what was folded."""
+        extent = await self._log.extent()
+        progress = self.state.progress
+        if progress is None:
+            progress = Progress(log_id=extent.log_id_at(extent.first), sequence=extent.first - 1, next_ordinal=-1)
+        self.state.progress = progress
+        async for message in self._log.read(progress.sequence + 1):
+            header, cells = open_frame(self._log.name, message, extent, self.state.progress)
+            self.take(message, header, cells)
+        return self.state
+
+    def take(self, message: Message, header: FrameHeader, cells: Cells) -> None:
+        """Fold a frame that somebody else has opened; one that was folded before is passed over.
+
+        Raises:
+            GapError: One before it was not folded.
+        """
+        state = self.state
+        if message.sequence <= self.sequence:
+            return
+        if state.progress is not None and message.sequence != self.sequence + 1:
+            raise GapError(
+                f"sequence {self.sequence + 1} was not folded",
+                subject=self._log.name,
+                position=f"sequence {message.sequence}",
+            )
         # From the cells, not from the header: a header's position covers an append whose last frames may be missing.
-        commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
-        state.commands_through = max(state.commands_through, int(cells["sequence"][commands].max(initial=0)))
+        state.commands_through = commands_through(cells, state.commands_through)
+        state.part = _part_of(cells, state)
         state.now = max(state.now, int(cells["ts_recv"][cells["cells"] > 0].max(initial=0)))
         of_feed = cells["source"] == FEED_SOURCE
         state.feed_cells += int(of_feed.sum())
-        if chain_feed:
+        if self._chain_feed:
             state.feed_chain.update(cells[of_feed].tobytes())
         for _, record in records_of(cells, Kind.DEFINITION):
             instrument = read_definition(record)
@@ -121,8 +160,25 @@ async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
         declared = cells[(cells["kind"] == Kind.RAW) & (cells["source"] == DESK_SOURCE) & (cells["cells"] > 0)]
         for ring, feed_id, tape_id in declared[["sequence", "order_id", "instrument"]].tolist():
             state.declared.setdefault(f"{ring:016x}", {})[feed_id] = tape_id
-    state.progress = progress
-    return state
+        state.progress = Progress(log_id=header.log_id, sequence=message.sequence, next_ordinal=header.next_ordinal)
+
+
+async def read_tape(log: Log, *, chain_feed: bool = False) -> TapeState:
+    """Fold a whole tape into what its next sequencer must know; `chain_feed` as in `TapeFold`."""
+    return await TapeFold(log, chain_feed=chain_feed).catch_up()
+
+
+def commands_through(cells: Cells, before: int) -> int:
+    """The CMDS sequence that TAPE has consumed with these cells of it, where it was `before` without them."""
+    return consumed_through(cells, before, DESK_SOURCE)
+
+
+def _part_of(cells: Cells, state: TapeState) -> tuple[int, int]:
+    """The message of which a crash left only a part on TAPE, as far as these cells and those before them tell."""
+    left = orders_of(cells, DESK_SOURCE)["sequence"]
+    left = left[left > state.commands_through]
+    sequence, count = state.part if state.part[0] > state.commands_through else (0, 0)
+    return (int(left[0]), count + len(left)) if len(left) else (sequence, count)
 
 
 class Sequencer:
@@ -155,7 +211,7 @@ class Sequencer:
         self._ids = {(i.venue, i.symbol): i.id for i in state.instruments.values()}
         self._next_id = max(state.instruments, default=0) + 1
         self._allotting = threading.Lock()  # in `ahead` mode feeds are heard in another thread than commands
-        self._registered: set[int] = set()  # instruments whose definition a command brought: it may still be on its way
+        self._apart: dict[int, Instrument] = {}  # given out by `command_cells` and `session_cells`, not made pending
         self._closes = SessionCloses()
         self._commands: asyncio.Queue[Message] = asyncio.Queue(COMMANDS_QUEUED_MAX)
         self._arrived = asyncio.Event()
@@ -174,17 +230,30 @@ class Sequencer:
             self.state.now = max(self.state.now, self._clock.time_ns())
         return self.state.now
 
-    async def begin(self, *, feed: str = "") -> None:
+    async def begin(self, *, feed: str = "", leader: dict[str, object] | None = None) -> None:
         """Take over in `gated` mode: append the EPOCH record under the fence.
+
+        Args: As `open_epoch`.
 
         Raises:
             ConflictError: Another sequencer took over meanwhile.
         """
-        self.open_epoch(feed=feed)
+        self.open_epoch(feed=feed, leader=leader)
         await self.flush()
 
-    def open_epoch(self, *, feed: str = "", mode: str = "gated", feeds: dict[str, FeedKey] | None = None) -> None:
-        """Make the EPOCH record pending: everything after it was written by this life, in this mode."""
+    def open_epoch(
+        self,
+        *,
+        feed: str = "",
+        mode: str = "gated",
+        feeds: dict[str, FeedKey] | None = None,
+        leader: dict[str, object] | None = None,
+    ) -> None:
+        """Make the EPOCH record pending: everything after it was written by this life, in this mode.
+
+        Args:
+            leader: Who took over under which generation of the tape's lease, and how; nobody decides by it.
+        """
         body: dict[str, object] = {
             "type": "epoch",
             "version": 1,
@@ -194,6 +263,8 @@ class Sequencer:
             "epoch": self._writer.epoch,
             "feed": feed,
         }
+        if leader:
+            body["leader"] = leader
         if feeds:
             body["feeds"] = {name: asdict(key) for name, key in feeds.items()}
         payload = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
@@ -211,7 +282,25 @@ class Sequencer:
         with self._allotting:
             return self._define(instruments)
 
-    def _define(self, instruments: tuple[Instrument, ...]) -> np.ndarray:
+    def define_after(
+        self, taped: Mapping[int, Instrument], instruments: tuple[Instrument, ...]
+    ) -> npt.NDArray[np.uint32] | None:
+        """As `define`; None while a definition that was given out apart is not among those on the tape.
+
+        In `ahead` mode those go through a ring, and what a feed declares would overtake them.
+
+        Args:
+            taped: The instruments that the tape has, by id.
+        """
+        with self._allotting:
+            for made in list(self._apart.values()):
+                there = taped.get(made.id)
+                if there is None or there.revision < made.revision:
+                    return None
+                del self._apart[made.id]
+            return self._define(instruments)
+
+    def _define(self, instruments: tuple[Instrument, ...]) -> npt.NDArray[np.uint32]:
         table = np.zeros(max((i.id for i in instruments), default=0) + 1, np.uint32)
         for instrument in sorted(instruments, key=lambda i: i.underlying != 0):  # what others derive from comes first
             key = (instrument.venue, instrument.symbol)
@@ -231,7 +320,7 @@ class Sequencer:
                     subject=instrument.symbol,
                     hint="only tick, lot, calendar and expiry may change on one tape: record into another",
                 )
-            if terms is not known or number in self._registered:
+            if terms is not known:
                 self.state.instruments[number] = terms
                 self._closes.forget()
                 self._add(terms.definition(ts_recv=self.now, source=DESK_SOURCE))
@@ -269,7 +358,8 @@ class Sequencer:
             return empty_cells(0)
         with self._allotting:
             revised = self._closes.revisions(self.now, self.state.instruments)
-            self.state.instruments.update({instrument.id: instrument for instrument in revised})
+            for instrument in revised:
+                self._apart[instrument.id] = self.state.instruments[instrument.id] = instrument
             made = [instrument.definition(ts_recv=self.now, source=DESK_SOURCE) for instrument in revised]
         self.metrics.add("session_closes_total", len(revised))
         self.metrics.set("session_calendars_unknown", self._closes.unknown)
@@ -300,12 +390,21 @@ class Sequencer:
             timer.cancel()
 
     def command_cells(self, message: Message) -> Cells:
-        """The record of a message of CMDS, stamped with the tape's present time; it counts as consumed.
+        """The records of a message of CMDS, stamped with the tape's present time; it counts as consumed.
 
         Before one that registers a new instrument stands its definition: only a sequencer allots ids.
+
+        Raises:
+            IntegrityError: A part of it is on the tape, and more than there is of it.
         """
         self.state.commands_through = message.sequence
         payload = message.payload
+        if is_order_frame(payload):
+            try:
+                return self._order_cells(message.sequence, decode_orders(payload))
+            except DataError as error:
+                payload = refusal(str(error))
+                self.metrics.add("commands_refused_total")
         if len(payload) > PAYLOAD_BYTES_MAX:
             payload = json.dumps({"refused": f"{len(payload)} bytes"}).encode()
             self.metrics.add("commands_refused_total")
@@ -323,15 +422,28 @@ class Sequencer:
                 return empty_cells(0)
             self._ids[made.venue, made.symbol] = made.id
             self._next_id = max(self._next_id, made.id + 1)
-            self._registered.add(made.id)
-            self.state.instruments[made.id] = made
+            self._apart[made.id] = self.state.instruments[made.id] = made
             return made.definition(ts_recv=self.now, source=DESK_SOURCE)
 
+    def _order_cells(self, sequence: int, orders: Cells) -> Cells:
+        """A frame of orders as the tape has it; without the orders that a sequencer before put there."""
+        skip = self.state.part[1] if self.state.part[0] == sequence else 0
+        placed = place_orders(orders, sequence=sequence, now=self.now, source=DESK_SOURCE, skip=skip)
+        if not len(placed):
+            raise IntegrityError(
+                f"CMDS has {len(orders) // 2} orders where the tape has the first {skip} of more",
+                subject=self.name,
+                position=f"CMDS sequence {sequence}",
+                hint="CMDS is not the one that this tape was written from: restore both from one backup",
+            )
+        self.metrics.add("orders_total", len(placed) // 2)
+        return placed
+
     def admit_commands(self) -> int:
-        """Give every queued command its place on the tape, now; returns how many."""
+        """Give queued commands their place on the tape, now; returns how many. Those beyond APPEND_CELLS wait."""
         admitted = 0
         self._arrived.clear()
-        while not self._commands.empty():
+        while not self._commands.empty() and self._pending_cells < APPEND_CELLS:
             message = self._commands.get_nowait()
             if message.sequence <= self.state.commands_through:
                 continue
@@ -445,7 +557,8 @@ async def record(
     except TapehouseError:
         await sequencer.flush()
         raise
-    sequencer.admit_commands()
+    while sequencer.admit_commands():
+        await sequencer.flush()
     await sequencer.flush()
 
 
@@ -497,6 +610,7 @@ def _other_feed(sequencer: Sequencer, cells: int) -> DataError:
 __all__ = [
     "ClockSource",
     "Sequencer",
+    "TapeFold",
     "TapeState",
     "TapeWriter",
     "catch_up",

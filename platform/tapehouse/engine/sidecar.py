@@ -22,11 +22,12 @@ from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.engine.drain_lag import DrainReport, LagWatch
 from tapehouse.engine.frame_files import FrameFiles
 from tapehouse.engine.journal import JOURNAL, Journal
+from tapehouse.engine.sequencer import commands_through
 from tapehouse.engine.spill import Spill
 from tapehouse.engine.tape_end import TapeEnd, cut_frame
 from tapehouse.log import Codec, FrameHeader, Log, encode_frame
 from tapehouse.log.writer import ENCODE_ASIDE_CELLS, FRAME_CELLS_MAX
-from tapehouse.market import CELLS_MAX, Cells, Kind, whole_records
+from tapehouse.market import CELLS_MAX, Cells, whole_records
 from tapehouse.ring import RingConsumer
 
 BATCH_CELLS = 8 * FRAME_CELLS_MAX  # taken in one go: several frames, whose encoding overlaps their acknowledgements
@@ -35,12 +36,6 @@ OUTAGE_NS = NS_PER_SECOND  # without an acknowledgement for so long, cells go to
 SPILL_INTERVAL_NS = NS_PER_SECOND // 20  # between two frames to the spill, unless one is full
 SHORT_FRAMES = 4  # a spill of no more is caught up with before new cells are taken
 STOP_PATIENCE_NS = 3 * NS_PER_SECOND  # for the append in flight, when told to stop
-
-
-def commands_through(cells: Cells, before: int) -> int:
-    """The CMDS sequence consumed with these cells, where it was `before` without them."""
-    commands = (cells["kind"] == Kind.COMMAND) & (cells["cells"] > 0)
-    return max(before, int(cells["sequence"][commands].max(initial=0)))
 
 
 class Ended(StrEnum):

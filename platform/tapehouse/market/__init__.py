@@ -1,6 +1,7 @@
 """Cells, records and instruments: the vocabulary of everything on the tape."""
 
 from tapehouse.market.cell import (
+    ANSWER_EXTENSION,
     CELL,
     CELL_BYTES,
     CELLS_MAX,
@@ -33,6 +34,7 @@ from tapehouse.market.records import (
 from tapehouse.market.wide_id import WideIds, read_wide_id, uuid_bytes
 
 __all__ = [
+    "ANSWER_EXTENSION",
     "CELL",
     "CELLS_MAX",
     "CELL_BYTES",

@@ -63,6 +63,18 @@ ORDER_EXTENSION = np.dtype(
         ("head", "V16"),
     ]
 )
+# The second extension of an ORDER record that answers an order of a bulk frame; see docs/formats/decisions.md.
+ANSWER_EXTENSION = np.dtype(
+    [
+        ("client", "<u8"),
+        ("number", "<u8"),
+        ("order_id", "<u8"),
+        ("reason", "<i8"),
+        ("reserved_1", "<i8"),  # 0
+        ("reserved_2", "<i8"),
+        ("head", "V16"),
+    ]
+)
 # A fill's extension; `position` and `cash` are the account's after the fill.
 FILL_EXTENSION = np.dtype(
     [

@@ -96,7 +96,11 @@ class SurfaceProjection:
     name = "surface"
     version = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip: bool = False) -> None:
+        """Args:
+        skip: Go on at a record that cannot be applied, where the desk decides whether anybody halts at it.
+        """
+        self._skip = skip
         self._clear()
 
     def _clear(self) -> None:
@@ -133,6 +137,8 @@ class SurfaceProjection:
                 end = row + int(cells["cells"][row])
                 self._on_definition(cells[row:end], position)
                 row = end
+            elif self._skip and why in (_UNDEFINED_OPTION, _UNKNOWN_KIND):
+                row += int(cells["cells"][row])
             elif why == _UNDEFINED_OPTION:
                 raise DataError(
                     f"option {int(cells['instrument'][row])} is quoted before its definition",
@@ -236,7 +242,7 @@ class SurfaceProjection:
         magic, version, length = _HEAD.unpack_from(snapshot)
         if magic != _MAGIC or version != self.version or len(snapshot) < _HEAD.size + length:
             raise IntegrityError("these bytes are no surface snapshot of version 1", hint="refold the log")
-        restored = SurfaceProjection()
+        restored = SurfaceProjection(skip=self._skip)
         try:
             for fields in json.loads(snapshot[_HEAD.size : _HEAD.size + length]):
                 restored._define(Instrument(**fields))

@@ -38,7 +38,7 @@ from tapehouse.query.parked import ParkedBuilder
 from tapehouse.query.read import read_frames
 from tapehouse.query.stages import read_stages
 from tapehouse.query.table import Table
-from tapehouse.query.views import OrdersBuilder, PositionsBuilder, PricesBuilder, SurfaceBuilder
+from tapehouse.query.views import BalancesBuilder, OrdersBuilder, PositionsBuilder, PricesBuilder, SurfaceBuilder
 
 TAPE, EVENTS = "tape", "events"
 INTERRUPT_PAUSE_S = 0.05
@@ -62,6 +62,9 @@ class TableKind:
 
 
 TABLES: dict[str, TableKind] = {
+    "balances": TableKind(
+        source=EVENTS, make=BalancesBuilder, description="cash of every account by currency, from fills and bookings"
+    ),
     "bbo": TableKind(
         source=TAPE, make=lambda known, _: BboBuilder(known), description="each change of a best bid or ask"
     ),

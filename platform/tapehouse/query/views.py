@@ -10,7 +10,9 @@ import polars as pl
 
 from tapehouse.book.projection import PricesProjection
 from tapehouse.desk import orders_projection as orders_columns
-from tapehouse.desk import positions_projection as positions_columns
+from tapehouse.desk import positions_fold as positions_columns
+from tapehouse.desk import state as desk_columns
+from tapehouse.desk.cash_book import KINDS as BOOKING_KINDS
 from tapehouse.desk.names import Names
 from tapehouse.desk.orders_projection import OrdersProjection
 from tapehouse.desk.positions_projection import PositionsProjection
@@ -20,6 +22,7 @@ from tapehouse.pricing import SurfaceProjection
 from tapehouse.query.builders import REASON_WORDS, account_names
 from tapehouse.query.columns import SIDES, Dictionary, finish, time_columns, words_of
 
+_AVERAGES = ("average_price", "long_average_price", "short_average_price")
 _ALL_DONE = 2**62  # a query sees every order, however long ago it was done
 _STATUSES = pl.Series(orders_columns.STATUSES, dtype=pl.String)
 _TEXT, _NUMBER, _WHOLE, _TIME = pl.String(), pl.Float64(), pl.Int64(), pl.Datetime("us", "UTC")
@@ -76,24 +79,56 @@ class PositionsBuilder:
         places = np.array(held, np.int64).reshape(-1, 2)
         ids = places[:, 1]
         rows = np.array([self._machine.row(*place) for place in held], np.int64).reshape(-1, positions_columns.COLUMNS)
-        values = [value for _, value in self._machine.by_place()]
-        averages = [None if value["average_price"] is None else float(value["average_price"]) for value in values]
+        values = [self._machine.value(*place) for place in held]
+        legs = np.array([self._machine.legs(*place) for place in held], np.int64).reshape(-1, 3)
         return finish(
             {
                 "account": account_names(self._machine.names, places[:, 0]),
                 "symbol": dictionary.symbols(ids),
-                **dictionary.size("position", ids, rows[:, positions_columns.POSITION]),
-                "average_price": pl.Series(averages, dtype=pl.Float64),
-                **dictionary.money("cash", ids, rows[:, positions_columns.CASH]),
-                **dictionary.money("fees", ids, rows[:, positions_columns.FEES]),
-                **dictionary.money("realised", ids, rows[:, positions_columns.REALISED]),
+                **dictionary.size("position", ids, rows[:, desk_columns.POSITION]),
+                **dictionary.size("long", ids, legs[:, 0]),
+                **dictionary.size("short", ids, legs[:, 1]),
+                "lots": legs[:, 2],
+                **{name: _decimals(values, name) for name in _AVERAGES},
+                **dictionary.money("cash", ids, rows[:, desk_columns.CASH]),
+                **dictionary.money("fees", ids, rows[:, desk_columns.FEES]),
+                **dictionary.money("realised", ids, rows[:, desk_columns.REALISED]),
                 "currency": pl.Series([value["currency"] for value in values], dtype=pl.String),
-                "fills": rows[:, positions_columns.FILLS],
-                **dictionary.size("volume", ids, rows[:, positions_columns.VOLUME]),
+                "fills": rows[:, desk_columns.FILLS],
+                **dictionary.size("volume", ids, rows[:, desk_columns.VOLUME]),
+                "mode": pl.Series([value["mode"] for value in values], dtype=pl.String),
+                "method": pl.Series([value["method"] for value in values], dtype=pl.String),
                 **time_columns(rows[:, positions_columns.SEEN]),
                 "input_ordinal": rows[:, positions_columns.ORDINAL],
             }
         ).sort("account", "symbol")
+
+
+class BalancesBuilder:
+    """What every account has in each currency, from fills and from bookings; `external` is the contra of these."""
+
+    _AMOUNTS = ("balance", "traded", *BOOKING_KINDS)
+
+    def __init__(self, dictionary: Dictionary, names: Names) -> None:
+        self._machine = PositionsProjection()
+
+    def take(self, header: FrameHeader, cells: Cells) -> None:
+        self._machine.apply(header, cells)
+
+    def table(self) -> pl.DataFrame:
+        items = self._machine.cash_items()
+        values = [value for _, value in items]
+        return pl.DataFrame(
+            {
+                "account": pl.Series([key.split("/")[1] for key, _ in items], dtype=pl.String),
+                "currency": pl.Series([value["currency"] for value in values], dtype=pl.String),
+                **{name: _decimals(values, name) for name in self._AMOUNTS},
+            }
+        )
+
+
+def _decimals(values: list[dict[str, Any]], name: str) -> pl.Series:
+    return pl.Series([None if value[name] is None else float(value[name]) for value in values], dtype=pl.Float64)
 
 
 class PricesBuilder:
@@ -102,7 +137,7 @@ class PricesBuilder:
     _NUMBERS = ("last", "last_size", "bid", "bid_size", "ask", "ask_size")
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self._machine = PricesProjection()
+        self._machine = PricesProjection(skip=True)
 
     def take(self, header: FrameHeader, cells: Cells) -> None:
         self._machine.apply(header, cells)
@@ -135,7 +170,7 @@ class SurfaceBuilder:
     }  # fmt: skip
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self._machine = SurfaceProjection()
+        self._machine = SurfaceProjection(skip=True)
 
     def take(self, header: FrameHeader, cells: Cells) -> None:
         self._machine.apply(header, cells)

@@ -137,7 +137,7 @@ async def test_commands_are_answered_and_a_live_tape_has_a_clock(tmp_path: Path)
     with pytest.raises(asyncio.CancelledError):
         await serving
     outcomes = [answer["outcome"] for answer in await answers()]
-    assert outcomes == ["rejected", "repeated", "rejected", "rejected", "accepted", "accepted"]
+    assert outcomes == ["rejected", "repeated", "rejected", "parked", "accepted", "accepted"]
     _, decided = await refolded(logs, idler)
     assert np.array_equal(await cells_of(logs.events), decided)
 
@@ -279,6 +279,39 @@ async def test_the_loop_tells_when_it_was_away(tmp_path: Path, allowed: int, are
     kept = spans[spans[:, 1] > 0]
     assert (kept[:, 1] > kept[:, 0]).all()
     assert (kept[1:, 0] >= kept[:-1, 1]).all(), "no gap is told twice"
+
+
+async def test_told_to_it_parks_what_a_feed_says_and_nobody_knows(tmp_path: Path) -> None:
+    commands = MemoryLog("CMDS_day", log_id=LOG_ID)
+    payload = command_bytes(1, "desk.poison", {"policy": "park"})
+    await commands.append(payload, expected_last=None, subject="cmd.v1.day.desk.poison")
+    logs, ready = new_logs(commands), asyncio.Event()
+    producer = Ring.produce("east", cells=1 << 12, directory=tmp_path)
+    serving = asyncio.create_task(
+        serve_ahead(
+            "day", logs, strategy=quick_maker(), sidecar=sidecar(logs, tmp_path), clock=CLOCK,
+            options=options(tmp_path, feeds=("east",)), on_ready=ready.set,
+        )
+    )  # fmt: skip
+    await asyncio.wait_for(ready.wait(), 60)
+
+    async def types() -> list[str]:
+        return [event["type"] for event in events_in(await cells_of(logs.events))]
+
+    while "desk.poison_set" not in await types():
+        assert not serving.done(), serving.result()
+        await CLOCK.sleep_until(CLOCK.monotonic_ns() + POLL_NS)
+    producer.append(np.concatenate([SHARE.definition(ts_recv=1), level("buy", 99, 5), cell(127, 1), cell(127, 0)]))
+    while (await types()).count("input.parked") < 2:
+        assert not serving.done(), serving.result()
+        await CLOCK.sleep_until(CLOCK.monotonic_ns() + POLL_NS)
+    producer.append(level("sell", 101, 5))
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    producer.close()
+    _, decided = await refolded(logs, quick_maker)
+    assert np.array_equal(await cells_of(logs.events), decided)
 
 
 async def test_gap_records_of_feeds_reach_their_own_books(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tapehouse.log import FrameWriter, MemorySnapshots
 from tapehouse.market import Kind
 from tapehouse.ring import Ring, RingFullError, list_rings
 from tests.support.ahead import CLOCK, LOG_ID, POLL_NS, desk, options, refolded, sidecar, until
-from tests.support.bench import cells_of, idler, new_logs, quick_maker
+from tests.support.bench import cells_of, idler, inbox, new_logs, quick_maker
 from tests.support.cells import market_cells
 
 PATIENCE_S = 60
@@ -139,6 +139,46 @@ async def test_an_outlet_that_nobody_reads_does_not_hold_the_desk(
     _, decided = await refolded(logs, quick_maker)
     assert np.array_equal(await cells_of(logs.events), decided)
     assert len(await cells_of(logs.tape)) > 5_000
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_no_order_leaves_beyond_the_deadline(lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits in the loop until the deadline is moved; a desk that ends before has sent nothing, and lost nothing."""
+    monkeypatch.setattr(engine_ahead, "STALL_PATIENCE_NS", 100_000_000)
+    logs, snapshots = new_logs(await inbox()), MemorySnapshots()
+    Ring.create("orders", directory=tmp_path)
+    Ring.create("east", cells=1 << 13, directory=tmp_path)
+    await push(GeneratedDay(seed=7, cells=5_000), "east", clock=CLOCK, directory=tmp_path)
+
+    async def run() -> None:
+        async with ahead_desk(
+            "day", logs, strategy=quick_maker(), sidecar=sidecar(logs, tmp_path), clock=CLOCK, snapshots=snapshots,
+            options=options(tmp_path, feeds=("east",), orders="orders"),
+        ) as running:  # fmt: skip
+            metrics = running.sequencer.metrics
+            await running.engine.limit(CLOCK.monotonic_ns() - 1)
+            running.start()
+            assert logs.commands is not None
+            async for message in logs.commands.read(1):
+                await running.admit(message)
+            with Ring.observe("orders", directory=tmp_path) as orders:
+                await until(lambda: metrics.get("orders_withheld_turns_total") > 0, running.tasks)
+                assert orders.head == 0
+                if lost:
+                    return
+                running.engine.allow_until(CLOCK.monotonic_ns() + 3600 * 10**9)
+                await until(lambda: running.engine.idle, running.tasks)
+
+    await asyncio.wait_for(run(), PATIENCE_S)
+    with Ring.consume("orders", directory=tmp_path) as sent:
+        held = sent.readable().tobytes()
+    assert bool(snapshots.saved) != lost
+    assert held == (b"" if lost else (await cells_of(logs.events)).tobytes())
+    async with desk(logs, tmp_path, quick_maker(), feeds=("east",)) as running:
+        await until(lambda: running.engine.idle, running.tasks)
+    _, decided = await refolded(logs, quick_maker)
+    assert np.array_equal(await cells_of(logs.events), decided)
+    assert len(decided) > 0
 
 
 async def test_what_a_feed_declared_holds_for_the_next_desk(tmp_path: Path) -> None:

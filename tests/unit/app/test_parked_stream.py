@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
+from tapehouse.app.book_keeper import BookKeeper
 from tapehouse.app.parked_stream import APPEND_ATTEMPTS_MAX, ID_HEADER, ParkedStream
+from tapehouse.app.projector import Projector
+from tapehouse.book.projection import PricesProjection
 from tapehouse.bus import parked_spec
-from tapehouse.core.errors import BusUnavailableError, DataError, GapError, IntegrityError, MissingError
-from tapehouse.log import MemoryLog
+from tapehouse.core.errors import BusUnavailableError, DataError, DecodeError, GapError, IntegrityError, MissingError
+from tapehouse.log import FrameHeader, MemoryLog
+from tapehouse.log.snaps import MemorySnaps
+from tapehouse.query import QuerySession
 from tapehouse.query.record_at import read_record
-from tests.support.bench import LOG_ID, level, trade
+from tests.support.bench import LOG_ID, cell, level, trade
 from tests.support.taped_bench import TapedBench
 
 GARBAGE = (b"\xff\x00", b"[1]", b'{"refused": "20000 bytes"}')
@@ -124,6 +129,25 @@ async def test_a_foreign_message_under_its_subject_is_told(payload: bytes) -> No
     await parked.append(payload, expected_last=None, subject="parked.v1.day")
     with pytest.raises(IntegrityError, match="cannot be read"):
         await stream(await poisoned().logs(), parked).run()
+
+
+async def test_the_views_beside_a_desk_go_on_behind_what_it_skipped() -> None:
+    bench = poisoned()
+    bench.feed(cell(127), level("buy", 99, 33), level("sell", 101, 3, instrument=9))
+    logs = await bench.logs()
+    projector = Projector(logs["tape"], logs["events"], None)
+    await projector.open()
+    await projector.run()
+    assert projector.get("prices/ALFA")["bid_size"] == "33"
+    keeper = BookKeeper(logs["tape"], MemorySnaps())
+    assert (await keeper.run()).cells == bench.ordinal
+    with QuerySession(**logs) as session:
+        assert (await session.sql("SELECT bid_size FROM prices WHERE symbol = 'ALFA'")).item() == 33
+        assert (await session.sql("SELECT bid_size FROM bbo ORDER BY ordinal DESC LIMIT 1")).item() == 33
+    strict = PricesProjection()
+    header, cells = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0), cell(127)
+    with pytest.raises(DecodeError, match="kind 127 is unknown"):
+        strict.apply(header, cells)
 
 
 async def test_a_record_is_found_by_its_ordinal() -> None:

@@ -15,6 +15,7 @@ from tapehouse.core import (
     ConflictError,
     IntegrityError,
     TransientError,
+    UsageError,
     VirtualClock,
 )
 
@@ -200,3 +201,76 @@ def test_never_two_holders(steps: list[tuple[str, str, int]], faults: list[bool 
         assert generations == sorted(set(generations))
 
     asyncio.run(run())
+
+
+# What a standby and a leader that was away need.
+
+
+async def test_a_holder_whose_process_has_ended_is_not_waited_for() -> None:
+    store, clock = MemoryLeaseStore(), VirtualClock()
+    first = Lease(store, "tape.desk", holder="a", clock=clock, ttl_s=TTL_S, process="gone")
+    await first.acquire(patience_s=0)
+    second = Lease(store, "tape.desk", holder="b", clock=clock, ttl_s=TTL_S, is_dead=lambda process: process == "gone")
+    assert await second.acquire(patience_s=0) == 2
+    assert second.taken is not None
+    assert (second.taken.how, second.taken.holder) == ("dead", "a")
+
+
+async def test_who_gives_up_at_a_sign_of_life_still_waits_for_a_silent_one() -> None:
+    store, clock, other = MemoryLeaseStore(), VirtualClock(), VirtualClock()
+    first, second = lease(store, clock), lease(store, other, "b")
+    await first.acquire(patience_s=0)
+    asking = asyncio.create_task(second.acquire(patience_s=None, while_silent=True))
+    await asyncio.sleep(0)
+    await first.renew()
+    with pytest.raises(ConflictError, match="held by a"):
+        await asking
+    assert other.monotonic_ns() < TTL_S * SECOND
+    assert await second.acquire(patience_s=None, while_silent=True) == 2
+    assert second.taken is not None
+    assert second.taken.how == "silent"
+    assert second.taken.free_ns - second.taken.sign_ns >= TTL_S * SECOND
+
+
+async def test_a_late_renewal_goes_on_unless_another_has_taken_it() -> None:
+    store, clock = MemoryLeaseStore(), VirtualClock()
+    first, second = lease(store, clock), lease(store, clock, "b")
+    assert await first.acquire(patience_s=0) == 1
+    clock.advance(int(2 * TTL_S * SECOND))
+    assert not first.held
+    await first.renew(late=True)
+    assert first.held
+    assert first.generation == 1
+    assert await second.acquire(patience_s=3 * TTL_S) == 2
+    with pytest.raises(ConflictError, match="b, generation 2, has it"):
+        await first.renew(late=True)
+
+
+async def test_a_release_says_how_long_nobody_acted_and_news_ends_a_wait() -> None:
+    """The waiter's clock stands still: only the news can have woken it."""
+    store, clock, news = MemoryLeaseStore(), VirtualClock(), asyncio.Event()
+
+    class Still(VirtualClock):
+        async def sleep_until(self, monotonic_ns: int) -> None:
+            if monotonic_ns - self.monotonic_ns() > SECOND // 4:
+                await asyncio.Event().wait()
+            await super().sleep_until(monotonic_ns)
+
+    first = lease(store, clock)
+    await first.acquire(patience_s=0)
+    waiter = Lease(store, "desk", holder="b", clock=Still(), ttl_s=TTL_S, news=news)
+    waiting = asyncio.create_task(waiter.acquire(patience_s=None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    news.set()  # At the sending: what is stored has not changed yet.
+    await asyncio.sleep(0)
+    await first.release(idle_ms=7)
+    assert await waiting == 2
+    assert waiter.taken is not None
+    assert (waiter.taken.how, waiter.taken.idle_ms) == ("released", 7)
+
+
+async def test_names_of_several_parts_are_checked_part_by_part() -> None:
+    with pytest.raises(UsageError, match="no lease name"):
+        Lease(MemoryLeaseStore(), "tape.A b", holder="a", clock=VirtualClock())

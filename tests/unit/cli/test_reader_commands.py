@@ -36,13 +36,13 @@ ORDER = {"instrument": "AAPL", "side": "buy", "price": "184.50", "size": 100}
             "order.submit: price: Input should be",
         ),
         (("send", "order.submit", json.dumps({**ORDER, "colour": 1})), 4, "order.submit: colour: "),
-        (("send", "order.invent", "{}"), 4, "unknown type 'order.invent' (known: account.kill, "),
+        (("send", "order.invent", "{}"), 4, "unknown type 'order.invent' (known: account.configure, account.kill, "),
         (("send",), 2, "a command has a type and a body (see tapehouse send --list)"),
         (("send", "order.submit"), 2, "the body is missing (see tapehouse send --list)"),
         (("sql",), 2, "a query is missing (see tapehouse sql --help)"),
         (("send", "order.submit", json.dumps(ORDER), "--number", "3"), 2, "--number says nothing without --client"),
         (("send", "order.submit", json.dumps(ORDER), "--client", "c" * 65), 4, "client: String should have at most 64"),
-        (("kv", "get", "position/x"), 2, "no projection has the key 'position/x' (keys begin with orders/"),
+        (("kv", "get", "position/x"), 2, "no projection has the key 'position/x' (keys begin with cash/"),
         (("sql", "SELECT 1", "--csv", "--json"), 2, "CSV or JSON, not both"),
         (("sql", "SELECT 1", "--limit", "-1"), 2, "a limit of -1 rows"),
         (("sql", "--limit", "-1", "SELECT 1"), 2, "a limit of -1 rows"),
@@ -79,7 +79,10 @@ def test_the_types_of_commands_are_listed(capsys: pytest.CaptureFixture[str], mo
     said = capsys.readouterr().out
     for name in COMMANDS.names():
         assert f"{name}: " in said
-    assert '"gtc" or "ioc" or "post_only"' in said
+    assert '"gtc" or "day" or "gtd" or "ioc" or "fok", gtc unless said; of a market order ioc' in said
+    assert "no fields: send '{}'" in said
+    assert run(["send", "kill.switch", "--list"]) == 0
+    assert "order.submit" not in capsys.readouterr().out
     assert run(["send", "--list", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(COMMANDS.names())
 

@@ -9,31 +9,15 @@ import pytest
 
 from tapehouse.core.errors import DecodeError, IntegrityError
 from tapehouse.desk import state as desk_state
-from tapehouse.desk.positions_projection import (
-    CASH,
-    COST,
-    FEES,
-    FILLS,
-    POSITION,
-    REALISED,
-    VOLUME,
-    PositionsProjection,
-    average_price,
-)
+from tapehouse.desk.positions_projection import PositionsProjection, average_price
+from tapehouse.desk.state import CASH, COST, FEES, FILLS, POSITION, REALISED, VOLUME
 from tapehouse.log import FrameHeader
 from tapehouse.market import FILL_EXTENSION, Kind
 from tests.support.desk_day import COIN, LOG_ID, STOCK, record, shared_day
+from tests.support.events_log import EventsLog
 
 HEADER = FrameHeader(log_id=LOG_ID, writer=1, epoch=1, first_ordinal=0)
-COLUMNS = {
-    POSITION: desk_state.POSITION,
-    CASH: desk_state.CASH,
-    FEES: desk_state.FEES,
-    COST: desk_state.COST,
-    REALISED: desk_state.REALISED,
-    FILLS: desk_state.FILLS,
-    VOLUME: desk_state.VOLUME,
-}
+COLUMNS = (POSITION, CASH, FEES, COST, REALISED, FILLS, VOLUME)
 
 
 def test_every_column_equals_the_desks() -> None:
@@ -45,8 +29,8 @@ def test_every_column_equals_the_desks() -> None:
         assert held
         for account, instrument in held:
             slot = day.engine.route(instrument)
-            for mine, theirs in COLUMNS.items():
-                assert positions.row(account, instrument)[mine] == day.engine.desk.accounts[account, slot, theirs]
+            for column in COLUMNS:
+                assert positions.row(account, instrument)[column] == day.engine.desk.accounts[account, slot, column]
         traded = {
             (account, slot) for account, slot in np.argwhere(day.engine.desk.accounts[:, :, desk_state.FILLS]).tolist()
         }
@@ -115,3 +99,67 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing() -> None:
         with pytest.raises(IntegrityError):
             positions.restore(damaged)
     assert positions.digest() == before
+
+
+def test_what_accounts_hold_is_told_of_both_legs() -> None:
+    log = EventsLog(STOCK)
+    log.open("fund", 1)
+    log.event("account.configured", account="fund", mode="hedging", method="fifo", maker_fee_ppm=0, taker_fee_ppm=100)
+    for side, price, size, closing in ((0, 100, 5, False), (0, 110, 5, False), (1, 120, 4, False), (1, 130, 7, True)):
+        log.fill(1, STOCK, side, price * 10**9, size, closing=closing)
+    positions = PositionsProjection()
+    positions.apply(HEADER, log.cells())
+    value = positions.get("positions/fund/AAPL")
+    assert value is not None
+    # 7 bought are closed, the oldest first: 5 at 100 and 2 at 110, sold at 130.
+    assert (value["position"], value["long"], value["short"], value["lots"]) == ("-1", "3", "4", 2)
+    assert (value["realised"], value["long_average_price"], value["short_average_price"]) == ("190", "110", "120")
+    assert value["average_price"] is None
+    assert (value["mode"], value["method"]) == ("hedging", "fifo")
+    other = PositionsProjection()
+    other.restore(positions.snapshot())
+    assert other.get("positions/fund/AAPL") == value
+
+
+def test_bookings_and_corrections_are_folded_in_their_place() -> None:
+    log = EventsLog(STOCK, COIN)
+    log.open("fund", 1)
+    log.event("cash.booked", account="fund", currency="USD", exponent=-2, amount="1000.50", kind="deposit")
+    log.event("cash.booked", account="fund", currency="EUR", exponent=-2, amount="7", kind="fee", reason="custody")
+    log.fill(1, STOCK, 0, 100 * 10**9, 5)
+    log.event("position.corrected", account="fund", instrument="AAPL", size="-2", price="90", reason="bust")
+    log.fill(1, STOCK, 1, 100 * 10**9, 3)
+    log.event("cash.booked", account="fund", currency="USD", exponent=-9, amount="0.000000001", kind="interest")
+    positions = PositionsProjection()
+    positions.apply(HEADER, log.cells())
+    value = positions.get("positions/fund/AAPL")
+    assert value is not None
+    assert (value["position"], value["realised"], value["cash"], value["fills"]) == ("0", "-20", "-20", 2)
+    balances = dict(positions.cash_items())
+    assert list(balances) == ["cash/external/EUR", "cash/external/USD", "cash/fund/EUR", "cash/fund/USD"]
+    usd = balances["cash/fund/USD"]
+    assert (usd["balance"], usd["traded"], usd["deposit"]) == ("980.500000001", "-20", "1000.5")
+    assert balances["cash/external/USD"]["balance"] == "-1000.500000001"
+    assert balances["cash/fund/EUR"]["balance"] == balances["cash/fund/EUR"]["fee"] == "-7"
+    assert positions.cash_items("cash/fund/U") == [("cash/fund/USD", usd)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("cash.booked", {"currency": "USD", "exponent": -2, "amount": "0.001", "kind": "deposit"}, "whole number"),
+        ("cash.booked", {"currency": "USD", "exponent": -2, "amount": "-1", "kind": "deposit"}, "positive"),
+        ("position.corrected", {"instrument": "IBM", "size": "1", "price": "1"}, "no such instrument"),
+        ("position.corrected", {"instrument": "AAPL", "size": "9223372036", "price": "9"}, "does not fit"),
+        ("account.configured", {"mode": "hedging"}, "not flat"),
+        ("cash.booked", {"account": "x", "currency": "USD", "exponent": 0, "amount": "1", "kind": "fee"}, "opened"),
+    ],
+)
+def test_a_booking_that_cannot_be_halts(kind: str, body: dict[str, object], said: str) -> None:
+    log = EventsLog(STOCK)
+    log.open("fund", 1)
+    log.fill(1, STOCK, 0, 100 * 10**9, 5)
+    at = len(log.cells())
+    log.event(kind, **{"account": "fund", **body})
+    with pytest.raises(DecodeError, match=f"cell {at}: .*{said}"):
+        PositionsProjection().apply(HEADER, log.cells())

@@ -9,8 +9,7 @@ import pytest
 
 from tapehouse.core.errors import DataError, IntegrityError
 from tapehouse.desk import cancel_order, define_instrument, make_desk, order_pool, revise_instrument, working_orders
-from tapehouse.desk.ledger_state import SETTING_COLUMNS
-from tapehouse.desk.state import ACCOUNTS_MAX, INSTRUMENTS_MAX, LOT, MONEY_EXPONENT, MULTIPLIER, MULTIPLIER_MAX, WORKING
+from tapehouse.desk.state import INSTRUMENTS_MAX, LOT, MONEY_EXPONENT, MULTIPLIER, MULTIPLIER_MAX, WORKING
 from tapehouse.desk.state import TICK as TICK_COLUMN
 from tapehouse.desk.stored import ORDER_WORDS, VERSION, restore, snapshot
 from tests.support.bench import SHARE, TICK, EngineBench, level
@@ -65,7 +64,7 @@ def test_bytes_that_are_no_desk_are_refused() -> None:
     for wrong in (b"", data[:-8], data + bytes(8), data[:-3], data[8:]):
         with pytest.raises(IntegrityError):
             restore(wrong)
-    count_at = words - ACCOUNTS_MAX * SETTING_COLUMNS - 1 - 3 * ORDER_WORDS  # The ledger's settings come last.
+    count_at = words - 1 - 3 * ORDER_WORDS  # The orders come last.
     for at, value, told in (
         (0, VERSION + 1, "version"),
         (count_at, -1, "impossible rows"),

@@ -273,6 +273,7 @@ def test_every_registered_command_has_a_handler() -> None:
         "parked.replay": {"position": 1},
         "parked.drop": {"position": 1},
         "desk.poison": {"policy": "park"},
+        "account.open": {"account": "alice"},
     }
     assert sorted(bodies) == COMMANDS.names()
     for kind, body in bodies.items():

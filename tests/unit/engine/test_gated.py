@@ -72,7 +72,7 @@ def gated(
 
 async def publishing(engine: GatedEngine, events: Faulty) -> None:
     """Return when one append is in flight, and what the next frame led to waits for it."""
-    while engine._decided is None or not events.appends:  # noqa: ASYNC110  (nothing tells this moment)
+    while engine.is_met or not events.appends:  # noqa: ASYNC110  (nothing tells this moment)
         await asyncio.sleep(0)
 
 

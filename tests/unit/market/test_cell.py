@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tapehouse.market import (
+    ANSWER_EXTENSION,
     CELL,
     CELL_BYTES,
     CELLS_MAX,
@@ -89,6 +90,7 @@ FLAGS = {
 EXTENSIONS = {
     "option": (OPTION_EXTENSION, "forward mark bid_volatility ask_volatility mark_volatility open_interest", "qqqqqq"),
     "order": (ORDER_EXTENSION, "client number stop display expiry replaced", "QQqqqQ"),
+    "answer": (ANSWER_EXTENSION, "client number order_id reason reserved_1 reserved_2", "QQQqqq"),
     "fill": (FILL_EXTENSION, "match_id fee counter_order client position cash", "QqQQqq"),
 }
 

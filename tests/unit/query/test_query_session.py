@@ -138,6 +138,8 @@ async def test_states_are_those_of_the_projections(session: QuerySession) -> Non
         assert key == f"positions/{row['account']}/{row['symbol'].replace('.', '%2E').replace('/', '%2F')}"
         assert (row["realised"], row["cash"]) == (float(value["realised"]), float(value["cash"]))
         assert str(row["average_price"]) == str(value["average_price"] and float(value["average_price"]))
+        assert (row["long"] - row["short"], row["lots"]) == (row["position"], value["lots"])
+        assert (row["mode"], row["method"]) == ("netting", "average")
     rows = {row["symbol"]: row for row in (await session.table("prices")).to_dicts()}
     assert sorted(rows) == sorted(instrument.symbol for instrument in INSTRUMENTS)
     for symbol, row in rows.items():
@@ -146,6 +148,16 @@ async def test_states_are_those_of_the_projections(session: QuerySession) -> Non
         assert row["bid"] == (None if value["bid"] is None else float(value["bid"]))
         assert row["last"] == (None if value["last"] is None else float(value["last"]))
         assert row["ordinal"] == value["ordinal"]
+
+
+async def test_balances_are_what_positions_paid(session: QuerySession) -> None:
+    told = await session.sql("SELECT account, currency, balance, traded, deposit FROM balances ORDER BY ALL")
+    held = await session.sql(
+        "SELECT account, currency, sum(cash), sum(cash), 0.0 FROM positions GROUP BY ALL ORDER BY ALL"
+    )
+    assert [row[:2] for row in told.rows()] == [row[:2] for row in held.rows()]
+    for mine, theirs in zip(told.rows(), held.rows(), strict=True):
+        assert mine[2:] == pytest.approx(theirs[2:])
 
 
 async def test_the_surface_has_a_row_an_option(session: QuerySession) -> None:
@@ -269,7 +281,7 @@ async def test_as_of_a_moment_is_the_log_cut_there(share: float) -> None:
     [
         ("SELEC 1", UsageError, "Parser Error: syntax error"),
         ("", UsageError, "empty query"),
-        ("SELECT * FROM trade", UsageError, r"trade does not exist! \(tables: bbo, commands"),
+        ("SELECT * FROM trade", UsageError, r"trade does not exist! \(tables: balances, bbo, commands"),
         ("SELECT nope FROM trades", UsageError, r'"nope" not found in FROM clause! \(Candidate bindings'),
         ("SELECT CAST(symbol AS INT) FROM trades", DataError, "Could not convert string"),
         ("SELECT * FROM 'nothing.parquet'", DataError, "No files found"),
