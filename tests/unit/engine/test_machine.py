@@ -131,7 +131,7 @@ def test_the_digests_are_what_the_format_page_says() -> None:
     assert int((np.frombuffer(decided, cells.dtype)["cells"] > 0).sum()) == report.digests.decisions
     engine = Engine(quick_maker())
     fold(engine, cells, [])
-    names = ("books", "chain", "clients", "desk", "instruments", "memory", "python", "seen", "sources")
+    names = ("books", "bulk", "chain", "clients", "desk", "instruments", "memory", "python", "seen", "sources")
     sections = unpack_sections(engine.snapshot())
     parts = [
         len(name).to_bytes(4, "little") + name.encode() + bytes([32, 0, 0, 0]) + blake3(sections[name]).digest()
