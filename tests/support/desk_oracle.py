@@ -1,7 +1,7 @@
 """The slow, obvious desk: a pure fold from the records of a tape to decisions, in dictionaries and Python's integers.
 
 It is the oracle of the whole engine with a strategy that never acts: clients and their outcomes, accounts, kill
-switches, limits, orders and money, parked commands. What a resting or marketable order does is `desk.reference`; bodies
+switches, limits, orders and money, parked commands. What a resting or marketable order does is `paper_oracle`; bodies
 are read by the registry, which is the definition of what a body may say. A new type of command is a method and a row of
 `HANDLERS`.
 """
@@ -18,10 +18,10 @@ from blake3 import blake3
 from tapehouse.core.errors import DataError
 from tapehouse.core.units import to_fixed
 from tapehouse.desk.commands import COMMANDS
-from tapehouse.desk.reference import BUY, GTC, IOC, POST_ONLY, SELL, ReferenceDesk
 from tapehouse.desk.requests import REASONS
 from tapehouse.log import Envelope, deterministic_id, read_envelope
 from tapehouse.market import Action, Cells, Instrument, Kind, Side, read_definition, unpack_payload, words
+from tests.support.paper_oracle import BUY, GTC, IOC, POST_ONLY, SELL, PaperMarket
 
 Told = dict[str, Any]  # one decision, or one command's outcome
 MAKER_PPM, TAKER_PPM = 0, 30
@@ -42,7 +42,7 @@ class Limits:
     open_orders: int = WORKING_MAX
 
 
-class Market(ReferenceDesk):
+class Market(PaperMarket):
     """One instrument: its displayed levels, all accounts' resting orders in it, and what each account has."""
 
     def __init__(self, desk: SlowDesk, instrument: Instrument) -> None:
@@ -50,7 +50,7 @@ class Market(ReferenceDesk):
         super().__init__(self.best_first, exponent, MAKER_PPM, TAKER_PPM, instrument.multiplier)
         self.desk, self.instrument = desk, instrument
         self.sides: dict[int, dict[int, int]] = {BUY: {}, SELL: {}}
-        self.money: dict[int, ReferenceDesk] = {}
+        self.money: dict[int, PaperMarket] = {}
         self.owners: dict[int, tuple[int, int]] = {}  # (account, number) of an order
 
     def best_first(self, side: int) -> list[tuple[int, int]]:
@@ -65,10 +65,10 @@ class Market(ReferenceDesk):
             self.liquidity(side, price, size - before)
         self.shrink()
 
-    def of(self, account: int) -> ReferenceDesk:
+    def of(self, account: int) -> PaperMarket:
         """What an account has in this instrument."""
         if account not in self.money:
-            self.money[account] = ReferenceDesk(
+            self.money[account] = PaperMarket(
                 self.best_first, self.money_exponent, MAKER_PPM, TAKER_PPM, self.multiplier
             )
         return self.money[account]
@@ -216,8 +216,8 @@ class SlowDesk:
 
     def _account(self, name: str, envelope: Envelope) -> int:
         if name not in self.accounts:
-            if len(self.accounts) >= 16:
-                raise DataError(f"no room for account {name!r}", hint="a desk keeps 16 accounts")
+            if len(self.accounts) >= 63:
+                raise DataError(f"no room for account {name!r}", hint="a desk keeps 63 accounts")
             self.accounts[name] = len(self.accounts)
             body = {"account": name, "number": self.accounts[name]}
             self.event("account.opened", 1, envelope.id, envelope.correlation, body)
@@ -274,7 +274,8 @@ class SlowDesk:
             return TOO_LARGE
         if after > limits.position * terms.lot_size:
             return POSITION_LIMIT
-        if len(market.working) >= min(limits.open_orders, WORKING_MAX):
+        own = sum(market.owners[order.order_id][0] == account for order in market.working)
+        if own >= limits.open_orders:
             return OPEN_LIMIT
         return 0
 
@@ -298,7 +299,7 @@ class SlowDesk:
     def _cancel_all(
         self, account: int | None, markets: list[Market] | None = None, sides: tuple[int, ...] = (BUY, SELL)
     ) -> int:
-        """Cancel by instrument, then side, then age; None for all accounts, or instruments."""
+        """Cancel by instrument, then side, price and age; None for all accounts, or instruments."""
         count = 0
         for market in markets or [self.markets[number] for number in sorted(self.markets)]:
             for side in sides:
@@ -424,7 +425,7 @@ class SlowDesk:
             "working": {
                 number: [
                     (order.order_id, order.side, order.price, order.left, order.ahead, *market.owners[order.order_id])
-                    for order in market.working
+                    for order in sorted(market.working, key=lambda order: order.order_id)
                 ]
                 for number, market in self.markets.items()
             },

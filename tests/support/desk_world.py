@@ -20,15 +20,10 @@ from tapehouse.desk.state import (
     CASH,
     FEES,
     FILLS,
-    LIMIT_KILLED,
-    ORDER_ACCOUNT,
-    ORDER_AHEAD,
-    ORDER_ID,
-    ORDER_LEFT,
     ORDER_NUMBER,
-    ORDER_PRICE,
-    ORDER_SIDE,
     POSITION,
+    SWITCHED_OFF,
+    working_orders,
 )
 from tapehouse.engine import Engine, GatedEngine, Sequencer, catch_up, read_tape
 from tapehouse.log import (
@@ -325,9 +320,10 @@ def state_of(engine: Engine) -> Told:
         for account, row in enumerate(desk.accounts[:16, slot]):
             if row[FILLS]:
                 money[account, number] = tuple(int(row[column]) for column in (POSITION, CASH, FEES))
-        rows = desk.orders[desk.working[slot, : desk.working_count[slot]]]
-        columns = [ORDER_ID, ORDER_SIDE, ORDER_PRICE, ORDER_LEFT, ORDER_AHEAD, ORDER_ACCOUNT, ORDER_NUMBER]
-        working[number] = [tuple(row) for row in rows[:, columns].tolist()]
+        working[number] = [
+            (o.order_id, o.side, o.price, o.left, o.ahead, o.account, int(desk.orders[o.row, ORDER_NUMBER]))
+            for o in sorted(working_orders(desk, slot), key=lambda o: o.order_id)
+        ]
     commands: Any = engine._commands
     return {
         "money": money,
@@ -340,7 +336,7 @@ def state_of(engine: Engine) -> Told:
             if amount
         },
         "accounts": commands._accounts,
-        "killed": {account for account in range(16) if desk.limits[account, LIMIT_KILLED]},
+        "killed": {account for account in range(16) if desk.conduct[account, SWITCHED_OFF]},
         "clients": [[client, sorted(window.items())] for client, window in commands._clients._outcomes.items()],
     }
 
