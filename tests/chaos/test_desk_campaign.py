@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tapehouse.bus import Cluster
+from tapehouse.core import TapehouseError
 from tests.support.clusters import free_config, unique
 from tests.support.desk_faults import LEASE_TTL_S, Checked, DeskUnderFaults
 
 CLIENTS = 3
 KILLS = int(os.environ.get("TAPEHOUSE_KILLS", "140"))
 PAUSE_S = 2.0  # between two faults, at most
+WAIT_S = 30.0
 SEED_DEFAULT = 20_261_121
 FAULTS = ("host", "host", "host", "broker", "pause")
 
@@ -51,6 +54,7 @@ async def campaign(place: Path, cluster: Cluster, kills: int) -> tuple[Checked, 
     try:
         desk.start_host()
         await desk.prepare()
+        desk.start_host()
         clients = [asyncio.create_task(desk.trade(f"client-{index}")) for index in range(CLIENTS)]
         for at in range(kills):
             fault = FAULTS[at % len(FAULTS)]
@@ -72,3 +76,21 @@ async def test_hosts_and_brokers_are_killed_while_clients_trade(tmp_path: Path, 
     print(f"{kills} faults {dict(desk.kills)}: {found}")
     assert found.told > kills
     assert found.lives > 1
+
+
+@pytest.mark.chaos
+async def test_a_leader_that_wakes_up_without_a_fence_is_caught(tmp_path: Path, cluster: Cluster) -> None:
+    """The checker's negative control: what the old leader had in hand lands behind the new one's take-over."""
+    desk = DeskUnderFaults(tmp_path, cluster, unique("unfenced"), random.Random(SEED_DEFAULT), fenced=False)
+    try:
+        sleeper = desk.start_host()
+        await desk.prepare()
+        sleeper.send_signal(signal.SIGSTOP)
+        await desk.leads(desk.start_host())
+        sleeper.send_signal(signal.SIGCONT)
+        assert sleeper.wait(timeout=WAIT_S) in (1, 4)  # It sees what it did to the tape, and stops; it is too late.
+        with pytest.raises((AssertionError, TapehouseError)) as caught:
+            await desk.check()
+        print(f"caught: {caught.value}")
+    finally:
+        desk.close()

@@ -27,6 +27,7 @@ from tapehouse.core import BusUnavailableError
 from tapehouse.engine import Engine
 from tapehouse.market import Cells, Kind, records_of, unpack_payload
 from tapehouse.strategies import maker
+from tests.conftest import PROJECT
 from tests.support.ahead_day import check_outcomes, contiguous_cells
 from tests.support.bench import fold
 from tests.support.cli import Shell
@@ -64,10 +65,11 @@ class Told:
 class DeskUnderFaults:
     """One tape, its hosts and its clients."""
 
-    def __init__(self, place: Path, cluster: Cluster, tape: str, rng: random.Random) -> None:
+    def __init__(self, place: Path, cluster: Cluster, tape: str, rng: random.Random, *, fenced: bool = True) -> None:
+        """`fenced`: False for hosts that all lead at once."""
         self.tape, self.cluster, self.rng = tape, cluster, rng
         self.urls = ",".join(cluster.urls)
-        self._place, self._started = place, 0
+        self._place, self._started, self._fenced = place, 0, fenced
         self.shell = Shell(place / "home")
         self.hosts: list[subprocess.Popen[str]] = []
         self.told: list[Told] = []
@@ -80,10 +82,20 @@ class DeskUnderFaults:
         """One more host; the first leads, others stand by."""
         self._started += 1  # Each has a home of its own, as on a machine of its own.
         host = Shell(self._place / f"machine{self._started}").start(
-            "host", "--tape", self.tape, "--nats", self.urls, "--standby", "--lease-ttl", LEASE_TTL_S, *options
-        )
+            "host", "--tape", self.tape, "--nats", self.urls, "--standby", "--lease-ttl", LEASE_TTL_S, *options,
+            module="tapehouse.cli" if self._fenced else "tests.support.unfenced_host", cwd=PROJECT,
+        )  # fmt: skip
         self.hosts.append(host)
         return host
+
+    @staticmethod
+    async def leads(host: subprocess.Popen[str]) -> None:
+        """Return when a host says that it leads."""
+        assert host.stdout is not None
+        line = ""
+        while line != "ready\n":
+            line = await asyncio.to_thread(host.stdout.readline)
+            assert line in ("standby\n", "ready\n"), (line, host.communicate(timeout=TIMEOUT_S))
 
     def kill_host(self) -> None:
         """kill -9 of one of them, then another that stands by."""
@@ -142,9 +154,7 @@ class DeskUnderFaults:
 
     async def prepare(self) -> None:
         """The instrument that the accounts trade with each other, and limits that leave them room."""
-        line = await asyncio.to_thread(self.hosts[0].stdout.readline)  # type: ignore[union-attr]
-        assert line == "ready\n", (line, self.hosts[0].communicate(timeout=TIMEOUT_S))
-        self.start_host()
+        await self.leads(self.hosts[0])
         async with await AsyncClient.open(self.urls, home=self.shell.home, client="setup") as client:
             terms = {"symbol": INSTRUMENT, "venue": "internal", "tick_size": "0.01"}
             bodies: list[tuple[str, dict[str, Any]]] = [("instrument.register", terms)]
@@ -214,7 +224,8 @@ class DeskUnderFaults:
                 if time.monotonic() > deadline:
                     raise
                 continue
-            return {"outcome": outcome.outcome, "first": outcome.first, "order_id": outcome.order_id, "why": outcome.reason}
+            told = {"outcome": outcome.outcome, "first": outcome.first, "order_id": outcome.order_id}
+            return {**told, "reason": outcome.reason}
 
     # The proof.
 
