@@ -52,7 +52,15 @@ def test_every_error_of_the_core_has_its_exit_code_and_is_public() -> None:
 
 def test_only_what_may_work_later_is_transient() -> None:
     transient = {error.__name__ for error in all_errors(core.TransientError) if error.__module__ == errors.__name__}
-    assert transient == {"TransientError", "BusUnavailableError", "AmbiguousAppendError", "StoreThrottledError", "BusyError"}
+    assert transient == {
+        "TransientError", "BusUnavailableError", "AmbiguousAppendError", "StoreThrottledError", "BusyError",
+    }  # fmt: skip
+        "TransientError",
+        "BusUnavailableError",
+        "AmbiguousAppendError",
+        "StoreThrottledError",
+        "BusyError",
+    }
 
 
 def test_check_stops_at_a_broken_invariant_only() -> None:
