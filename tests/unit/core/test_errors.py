@@ -55,12 +55,6 @@ def test_only_what_may_work_later_is_transient() -> None:
     assert transient == {
         "TransientError", "BusUnavailableError", "AmbiguousAppendError", "StoreThrottledError", "BusyError",
     }  # fmt: skip
-        "TransientError",
-        "BusUnavailableError",
-        "AmbiguousAppendError",
-        "StoreThrottledError",
-        "BusyError",
-    }
 
 
 def test_check_stops_at_a_broken_invariant_only() -> None:
