@@ -397,7 +397,7 @@ class SlowDesk(SlowCore):
     # What is compared.
 
     def state(self) -> Told:
-        """Money, working orders, limits, kill switches and outcomes, as `desk_told.state_of` tells them of an engine."""
+        """Money, working orders, limits, kill switches and outcomes, as `state_of` tells them of an engine."""
         money = {
             (account, self.instruments[slot].id): tuple(getattr(ledger, name) for name in MONEY)
             for (account, slot), ledger in self.ledgers.items()

@@ -232,8 +232,8 @@ class Traffic:
             return 1, {**body, "time_in_force": rng.choice(["gtc", "ioc", "post_only"])}
         more: dict[str, Any] = rng.choice(
             [{}, {}, {"time_in_force": "ioc"}, {"post_only": True}, {"tag": "mine"}, {"time_in_force": "fok"},
-             {"reduce_only": True}, {"time_in_force": "day"}, {"time_in_force": "gtd"}, {"display": 1}, {"type": "stop"},
-             {"type": "stop_limit"}, {"type": "market"}, {"type": "market", "time_in_force": "fok"}]
+             {"reduce_only": True}, {"time_in_force": "day"}, {"time_in_force": "gtd"}, {"display": 1},
+             {"type": "stop"}, {"type": "stop_limit"}, {"type": "market"}, {"type": "market", "time_in_force": "fok"}]
         ).copy()  # fmt: skip
         if more.get("time_in_force") == "gtd":
             more["expires_at"] = self.now + rng.choice([-1, 10**7, HOUR, 20 * HOUR])

@@ -10,7 +10,7 @@ import numpy as np
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import working_orders
 from tapehouse.desk.bulk import CLIENTS
-from tapehouse.desk.ledger_state import MAKER_FEE, METHOD, METHODS, MODE, MODES, TAKER_FEE
+from tapehouse.desk.ledger_state import MAKER_FEE, METHOD, METHODS, MODE, MODES
 from tapehouse.desk.state import (
     CASH,
     COST,
@@ -83,7 +83,7 @@ def state_of(engine: Engine) -> Told:
         "conduct": [(bool(row[SWITCHED_OFF]), int(row[SELF_MATCH]), int(row[LIMIT_MESSAGES]))
                     for row in desk.conduct[:ACCOUNTS_MAX]],
         "bookings": [
-            (MODES[row[MODE]], METHODS[row[METHOD]], *(None if row[at] == UNDEFINED else row[at] for at in (MAKER_FEE, TAKER_FEE)))
+            (MODES[row[MODE]], METHODS[row[METHOD]], *(None if fee == UNDEFINED else fee for fee in row[MAKER_FEE:]))
             for row in desk.booking[:ACCOUNTS_MAX].tolist()
         ],
         "cash": {
