@@ -82,7 +82,7 @@ def random_event(chance: Random, pair: DeskPair) -> tuple[Any, ...]:
     if roll < 0.37:
         return "limit", account, slot, Limits(
             order_size=60, position=chance.choice([20, 120]), open_orders=chance.choice([3, 12]),
-            band=chance.choice([0, 20_000]), notional=chance.choice([10**3, *[10**9] * 5]),
+            band=chance.choice([0, 20_000]), notional=chance.choice([10**8 + 1, *[10**14] * 5]),
         )  # fmt: skip
     if roll < 0.39:
         return "settings", account, chance.choice([0, 1, 2, 3, 4]), chance.choice([2, *[10**6] * 8]), roll < 0.371

@@ -124,7 +124,8 @@ class DeskPair:
         for slot, instrument in enumerate(INSTRUMENTS):
             define(self.books, slot, TICK)
             define_instrument(self.desk, slot, instrument)
-            market = Market(money_exponent=-1, tick=TICK, lot=instrument.lot_size, multiplier=instrument.multiplier)
+            market = Market(money_exponent=-1, tick=TICK, lot=instrument.lot_size, multiplier=instrument.multiplier,
+                            unit=instrument.currency_exponent)  # fmt: skip
             market.crossing = slot == 1
             markets.append(market)
         markets[0].levels = self.displayed
