@@ -82,8 +82,9 @@ def test_a_calm_world_has_decisions_of_all_kinds() -> None:
     )  # fmt: skip
     actions = [f"action {int(letter)}" for letter in letters]
     reasons = (
-        r.KILLED, r.BAD_SIZE, r.BAD_PRICE, r.TOO_LARGE, r.WOULD_CROSS, r.UNKNOWN_ORDER, r.NOT_FILLABLE, r.BAD_REQUEST, r.NO_MARKET,
-        r.NOT_REDUCING, r.BAD_STOP, r.BAD_DISPLAY, r.BAD_EXPIRY, r.UNKNOWN_ACCOUNT, r.STALE_NUMBER, r.SESSION_ENDED,
+        r.KILLED, r.BAD_SIZE, r.BAD_PRICE, r.TOO_LARGE, r.WOULD_CROSS, r.UNKNOWN_ORDER, r.NOT_FILLABLE, r.BAD_REQUEST,
+        r.NO_MARKET, r.NOT_REDUCING, r.BAD_STOP, r.BAD_DISPLAY, r.BAD_EXPIRY, r.UNKNOWN_ACCOUNT, r.STALE_NUMBER,
+        r.SESSION_ENDED,
     )  # fmt: skip
     for wanted in (
         "accepted", "rejected", "repeated", "expired", "parked", "account.opened", "account.configured", "cash.booked",
