@@ -22,7 +22,6 @@ from tests.support.standby_day import LEASE_TTL_S, Hosted, StandbyDay
 
 KINDS = ("planned", "kill -9", "asleep")
 ELSEWHERE = "kill -9, other machine"
-ELECTION = "kill -9, with a broker"
 EACH = 5
 SEED_DEFAULT = 20_261_121
 PARTS = ("leaderless_ms", "silent_ms", "closing_ms", "acquire_ms", "fold_ms", "serve_ms")

@@ -144,7 +144,8 @@ class StandbyDay:
                 for told in await call_roll(platform.bus, self.tape):
                     if told["role"] == "leader" and told["generation"] == generation:
                         [hosted] = [one for one in self.hosts if told["holder"].endswith(f":{one.process.pid}")]
-                        self.take_overs.append((what, told["take_over"]))
+                        if (what, told["take_over"]) not in self.take_overs:
+                            self.take_overs.append((what, told["take_over"]))
                         return hosted, dict(told["take_over"])
 
     @asynccontextmanager
