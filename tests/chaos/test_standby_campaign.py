@@ -1,25 +1,31 @@
 """Take-overs one after the other while a client sends commands: nothing lost, nothing doubled, and what each took.
 
-`TAPEHOUSE_SEED` sets the order of a campaign; it is printed.
+`TAPEHOUSE_SEED` sets the order of a campaign and `TAPEHOUSE_TAKE_OVERS` how many there are of a kind; the machine, its
+load and a table are printed.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import random
 import signal
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tapehouse.bus import Cluster
 from tests.support.clusters import unique
-from tests.support.standby_day import Hosted, StandbyDay
+from tests.support.standby_day import LEASE_TTL_S, Hosted, StandbyDay
 
 KINDS = ("planned", "kill -9", "asleep")
+ELSEWHERE = "kill -9, other machine"
 EACH = 5
 SEED_DEFAULT = 20_261_121
+PARTS = ("leaderless_ms", "silent_ms", "closing_ms", "acquire_ms", "fold_ms", "serve_ms")
+HOW = {"planned": "released", "kill -9": "dead", "asleep": "silent", ELSEWHERE: "silent"}
 
 
 async def take_over(day: StandbyDay, kind: str, leader: Hosted, standby: Hosted) -> tuple[Hosted, Hosted]:
@@ -29,7 +35,7 @@ async def take_over(day: StandbyDay, kind: str, leader: Hosted, standby: Hosted)
         await standby.says("leads")
         await leader.says("standby")
         return standby, leader
-    leader.send(signal.SIGKILL if kind == "kill -9" else signal.SIGSTOP)
+    leader.send(signal.SIGSTOP if kind == "asleep" else signal.SIGKILL)
     await day.led_by(standby, kind)
     if kind == "asleep":
         leader.send(signal.SIGCONT)
@@ -37,26 +43,22 @@ async def take_over(day: StandbyDay, kind: str, leader: Hosted, standby: Hosted)
     return standby, await day.standby()
 
 
-def show(take_overs: list[tuple[str, dict[str, float]]]) -> None:
-    """Medians of each kind, ms."""
-    parts = ("leaderless_ms", "silent_ms", "closing_ms", "acquire_ms", "fold_ms", "serve_ms")
-    print(f"{'':8} {'times':>5} " + " ".join(f"{part.removesuffix('_ms'):>10}" for part in parts))
-    for kind in KINDS:
-        taken = [table for what, table in take_overs if what == kind]
-        medians = [statistics.median(table[part] for table in taken) for part in parts]
-        print(f"{kind:8} {len(taken):5} " + " ".join(f"{median:10.1f}" for median in medians))
+def show(what: str, take_overs: list[tuple[str, dict[str, Any]]]) -> None:
+    """Median and range of each kind, ms."""
+    print(
+        f"{what}; {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}; median (least–most), ms"
+    )
+    print("| | times | " + " | ".join(part.removesuffix("_ms") for part in PARTS) + " |")
+    print("|---" * (len(PARTS) + 2) + "|")
+    for kind in dict.fromkeys(kind for kind, _ in take_overs):
+        taken = [table for name, table in take_overs if name == kind]
+        row = [[float(table[part]) for table in taken] for part in PARTS]
+        cells = [f"{statistics.median(ms):,.0f} ({min(ms):,.0f}–{max(ms):,.0f})" for ms in row]
+        print(f"| {kind} | {len(taken)} | " + " | ".join(cells) + " |")
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("mode", ["gated", "ahead"])
-async def test_take_overs_of_every_kind(mode: str, tmp_path: Path, cluster3: Cluster) -> None:
-    seed = int(os.environ.get("TAPEHOUSE_SEED") or SEED_DEFAULT)
-    each = int(os.environ.get("TAPEHOUSE_TAKE_OVERS") or EACH)
-    print(f"TAPEHOUSE_SEED={seed}")
-    kinds = list(KINDS) * each
-    random.Random(seed).shuffle(kinds)
-    day = StandbyDay(tmp_path, cluster3.urls, unique("campaign"), mode=mode, apart=True)
+async def campaign(day: StandbyDay, kinds: list[str]) -> None:
+    """All take-overs, one after the other, and the proof of what they left."""
     try:
         await day.record()
         leader = day.host("--standby")
@@ -71,7 +73,28 @@ async def test_take_overs_of_every_kind(mode: str, tmp_path: Path, cluster3: Clu
         commands, epochs = await day.check()
     finally:
         day.close()
-    print(f"{mode}: {len(kinds)} take-overs, {commands} commands, {epochs} epochs")
-    show(day.take_overs)
+    print(f"{day.mode}: {len(kinds)} take-overs, {commands} commands, {epochs} epochs")
     assert commands > len(kinds)
     assert epochs == len(kinds) + 2
+    for kind, taken in day.take_overs:
+        assert taken["how"] == HOW[kind]
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("mode", ["gated", "ahead"])
+async def test_take_overs_of_every_kind(mode: str, tmp_path: Path, cluster3: Cluster) -> None:
+    seed = int(os.environ.get("TAPEHOUSE_SEED") or SEED_DEFAULT)
+    each = int(os.environ.get("TAPEHOUSE_TAKE_OVERS") or EACH)
+    print(f"TAPEHOUSE_SEED={seed}")
+    kinds = list(KINDS) * each
+    random.Random(seed).shuffle(kinds)
+    here = StandbyDay(tmp_path / "here", cluster3.urls, unique("campaign"), mode=mode, apart=True)
+    await campaign(here, kinds)
+    there = StandbyDay(tmp_path / "there", cluster3.urls, unique("campaign"), mode=mode, apart=True, elsewhere=True)
+    await campaign(there, [ELSEWHERE] * each)
+    taken = sorted(here.take_overs, key=lambda each: KINDS.index(each[0])) + there.take_overs
+    show(f"{mode}, three durable brokers, a lease of {LEASE_TTL_S:g} s", taken)
+    for kind, table in taken:
+        if HOW[kind] == "silent":
+            assert table["silent_ms"] >= LEASE_TTL_S * 1e3

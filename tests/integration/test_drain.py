@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tapehouse.app.returning_log import ReturningLog
+from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.bus import Cluster, tape_spec
 from tapehouse.core import ConflictError
 from tapehouse.engine.frame_files import read_frames, segment_paths
@@ -75,6 +76,26 @@ async def test_a_journal_goes_to_its_tape_and_a_copy_to_files(day: JournalDay) -
     assert (status["purpose"], status["committed"], status["lag_cells"]) == ("journal", cells, 0)
     assert (status["producer"], status["consumer"], status["closed"]) == (0, 0, True)
     assert status["lag_cells_max"] > 0
+
+
+async def test_a_sidecar_that_waits_takes_the_journal_that_it_is_told_and_ends_with_who_was_to_tell_it(
+    day: JournalDay,
+) -> None:
+    """As a standby has it: one process for each end of the waiting."""
+    drains = SidecarProcess(day.tape, nats=day.urls, home=day.place / "home", rings=day.rings)
+    unused = SidecarProcess(day.tape, nats=day.urls, home=day.place / "home", rings=day.rings)
+    await asyncio.gather(drains.prepare(), unused.prepare())
+    waited = drains._waiting
+    assert waited is not None
+    day.start_producer()
+    await drains.start(RING)
+    assert drains._process is waited, "another process was started"
+    await day.until("committed", 5_000)
+    await unused.dismiss()
+    day.end_producer()
+    await drains.stop()
+    assert waited.returncode == 0
+    assert await day.check() > 5_000
 
 
 async def test_the_sidecar_is_killed_and_its_successor_goes_on(day: JournalDay) -> None:

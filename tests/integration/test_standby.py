@@ -28,29 +28,32 @@ async def day(tmp_path: Path, cluster1: Cluster) -> AsyncIterator[StandbyDay]:
 
 
 async def test_planned_killed_and_asleep(day: StandbyDay) -> None:
-    first = day.host("--standby")
-    await first.says("leads")
-    second = await day.standby()
+    """Three hosts start together; whoever leads hands over, the next is killed, the one after falls asleep."""
+    waiting = [day.host("--standby") for _ in range(3)]
+    leader, _ = await day.leads("first", 1)
+    for hosted in waiting:
+        await hosted.says("ready" if hosted is leader else "standby")
     async with day.commands():
         done = await day.hand_over()
-        await second.says("leads")
-        assert done["to"].endswith(f":{second.process.pid}")
-        assert done["take_over"]["how"] == "released"
-        await first.says("standby")  # It follows now.
+        killed, taken = await day.leads("planned", 2)
+        assert killed is not leader
+        assert done["to"].endswith(f":{killed.process.pid}")
+        assert (taken["how"], done["take_over"]) == ("released", taken)
+        await leader.says("standby")  # It follows now.
 
-        second.send(signal.SIGKILL)
-        taken = await day.led_by(first, "kill -9")
-        assert (taken["how"], taken["generation"]) == ("dead", 3)
+        killed.send(signal.SIGKILL)
+        asleep, taken = await day.leads("kill -9", 3)
+        assert taken["how"] == "dead"
 
-        third = await day.standby()
-        first.send(signal.SIGSTOP)
-        taken = await day.led_by(third, "asleep")
-        assert (taken["how"], taken["generation"]) == ("silent", 4)
+        asleep.send(signal.SIGSTOP)
+        last, taken = await day.leads("asleep", 4)
+        assert taken["how"] == "silent"
         assert taken["silent_ms"] >= LEASE_TTL_S * 1e3
-        first.send(signal.SIGCONT)
-        assert "fenced off" in await first.ended(1)
-    third.send(signal.SIGTERM)
-    assert await third.ended(0) == ""
+        assert len({id(one) for one in (killed, asleep, last)}) == len(waiting)
+        asleep.send(signal.SIGCONT)
+        assert "fenced off" in await asleep.ended(1)
+    last.send(signal.SIGTERM)
+    assert await last.ended(0) == ""
     commands, epochs = await day.check()
     assert commands > 10
     assert epochs == 5  # of the recording, and of each generation
@@ -65,13 +68,14 @@ async def test_what_a_second_host_and_a_hand_over_are_told(day: StandbyDay) -> N
             await ask(force=False)
         leader = day.host()
         await leader.says("ready")
-        told = await asyncio.to_thread(day.shell.refused, "host", "--tape", day.tape, "--nats", day.urls, code=1)
-        assert f":{leader.process.pid} (stop that host" in told
-        assert "--standby" in told
         with pytest.raises(MissingError, match="no standby waits") as caught:
             await ask(force=False)
         assert "--force" in caught.value.hint
-        standby = await day.standby()
+        told, standby = await asyncio.gather(
+            asyncio.to_thread(day.shell.refused, "host", "--tape", day.tape, "--nats", day.urls, code=1), day.standby()
+        )
+        assert f":{leader.process.pid} (stop that host" in told
+        assert "--standby" in told
         found = await hosts_of(platform, day.tape, clock=SystemClock())
         assert found["lease"]["generation"] == 1
         assert [(host["role"], host.get("generation")) for host in found["hosts"]] == [("leader", 1), ("standby", None)]

@@ -258,7 +258,7 @@ async def test_a_state_of_many_parts_is_whole_or_not_used(monkeypatch: pytest.Mo
     assert many
     moment = Moment(ordinal=len(day.cells) - 1)
     state = await ask(snaps, moment, names=NAMES["events"])
-    subject = f"snap.v1.orders.1.day.{LOG_ID[::-1].hex()}.{state.snapshots['orders']}."
+    subject = f"snap.v1.orders.2.day.{LOG_ID[::-1].hex()}.{state.snapshots['orders']}."
     newest = [name for name in many if name.startswith(subject)]
     assert len(newest) > 1
     torn = await ask(Over({k: v for k, v in snaps.stored.items() if k != newest[1]}), moment, names=NAMES["events"])
@@ -287,7 +287,7 @@ async def test_a_damaged_state_is_told_and_the_one_before_is_used() -> None:
     moment = Moment(ordinal=len(day.cells) - 1)
     good = await ask(whole, moment, names=["orders"])
     (subject,) = [
-        name for name in whole.stored if f"orders.1.day.{LOG_ID[::-1].hex()}.{good.snapshots['orders']}." in name
+        name for name in whole.stored if f"orders.2.day.{LOG_ID[::-1].hex()}.{good.snapshots['orders']}." in name
     ]
     for at in range(0, len(whole.stored[subject]), 97):
         damaged = bytearray(whole.stored[subject])

@@ -10,7 +10,6 @@ import json
 import sys
 
 import nats
-from nats.errors import TimeoutError as NothingYet
 from nats.js.errors import NotFoundError
 
 FETCHED = 500
@@ -29,7 +28,7 @@ async def main(url: str, tape: str) -> None:
     while True:
         try:
             batch = await messages.fetch(FETCHED, timeout=1)
-        except NothingYet:
+        except TimeoutError:  # The library's own, or the event loop's where an answer comes late.
             continue
         for message in batch:
             event = json.loads(message.data)

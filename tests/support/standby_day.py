@@ -24,6 +24,7 @@ from tapehouse.feeds import GeneratedDay
 from tapehouse.log import decode_frame
 from tapehouse.market import Cells, Kind, records_of
 from tapehouse.strategies import maker
+from tests.support import elsewhere
 from tests.support.ahead_day import check_outcomes, contiguous_cells
 from tests.support.bench import command_bytes, events_in, fold
 from tests.support.cli import Shell
@@ -70,9 +71,15 @@ class Hosted:
 class StandbyDay:
     """A recorded morning that hosts go on with."""
 
-    def __init__(self, place: Path, urls: list[str], tape: str, *, mode: str = "gated", apart: bool = False) -> None:
-        """`apart`: each host is on a machine of its own, as far as rings and snapshots go."""
+    def __init__(
+        self, place: Path, urls: list[str], tape: str, *, mode: str = "gated", apart: bool = False,
+        elsewhere: bool = False,
+    ) -> None:  # fmt: skip
+        """`apart`: each host is on a machine of its own, as far as rings and snapshots go; `elsewhere`: as far as
+        others can see whether it lives.
+        """
         self.tape, self.urls, self.mode = tape, ",".join(urls), mode
+        self._elsewhere = elsewhere
         self.shell = Shell(place / "home")
         self._place, self._apart = place, apart
         self.hosts: list[Hosted] = []
@@ -101,7 +108,11 @@ class StandbyDay:
             (machine / "shm").mkdir(parents=True)
             shell = Shell(machine / "home", TAPEHOUSE_SHM=str(machine / "shm"))
         arguments = ("--tape", self.tape, "--nats", self.urls, "--parameters", PARAMETERS, "--mode", self.mode)
-        hosted = Hosted(shell.start("host", *arguments, "--lease-ttl", LEASE_TTL_S, *options))
+        started = ("host", *arguments, "--lease-ttl", LEASE_TTL_S, *options)
+        if self._elsewhere:
+            hosted = Hosted(shell.start(*started, program=(elsewhere.__file__, f"machine{len(self.hosts)}")))
+        else:
+            hosted = Hosted(shell.start(*started))
         self.hosts.append(hosted)
         return hosted
 
@@ -125,6 +136,17 @@ class StandbyDay:
         assert leader["holder"].endswith(f":{hosted.process.pid}")
         self.take_overs.append((what, leader["take_over"]))
         return dict(leader["take_over"])
+
+    async def leads(self, what: str, generation: int) -> tuple[Hosted, dict[str, Any]]:
+        """Wait until any host leads under a generation; the host, and its take-over as the roll call tells it."""
+        async with self.platform() as platform, asyncio.timeout(WAIT_S):
+            while True:
+                for told in await call_roll(platform.bus, self.tape):
+                    if told["role"] == "leader" and told["generation"] == generation:
+                        [hosted] = [one for one in self.hosts if told["holder"].endswith(f":{one.process.pid}")]
+                        if (what, told["take_over"]) not in self.take_overs:
+                            self.take_overs.append((what, told["take_over"]))
+                        return hosted, dict(told["take_over"])
 
     @asynccontextmanager
     async def commands(self) -> AsyncIterator[None]:

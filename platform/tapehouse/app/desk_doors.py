@@ -1,13 +1,17 @@
-"""The doors of a running desk for other languages: commands by the micro service, events by the stream OUT."""
+"""The doors of a running desk for other languages: commands by the micro service, events by the stream OUT.
+
+They are opened by a host that follows, so that they are ready when it leads: it reads what they must know, and stores,
+sends and answers nothing until the desk takes commands.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tapehouse.app.desk_service import CommandIndex, DeskService, serve_desk
-from tapehouse.app.live import Logs
+from tapehouse.app.live import Logs, cancel_all, first_failure
 from tapehouse.app.out import OutLog, OutProjector
 from tapehouse.bus import Bus
 from tapehouse.bus.service import ServiceHost
@@ -22,7 +26,7 @@ OUT_AGAIN_S = 1.0  # between two tries to reach OUT
 
 
 class DeskDoors:
-    """What a host opens for others: `open` it, run the tasks that this gives, `serve`, and `stop`."""
+    """What a host opens for others: `open` it, run the tasks that this gives, `serve` once it leads, and `stop`."""
 
     def __init__(self, tape: str, logs: Logs, *, mode: str, position: Callable[[], dict[str, int]]) -> None:
         self._tape = tape
@@ -32,7 +36,9 @@ class DeskDoors:
         self._outcomes: Outcomes | None = None
         self._out: OutProjector | None = None
         self._sequencer: Sequencer | None = None
+        self._opened = asyncio.Event()
         self._ready = asyncio.Event()
+        self._is_served = asyncio.Event()
         self._service: DeskService | None = None
         self._served: ServiceHost | None = None
         self.metrics = Metrics()
@@ -40,10 +46,14 @@ class DeskDoors:
     @property
     def hooks(self) -> dict[str, Any]:
         """What the desk is to call when it has its sequencer, and when it takes commands."""
-        return {"on_open": self._opened, "on_ready": self._ready.set}
+        return {"on_open": self._open_with, "on_ready": self._ready.set}
+
+    async def served(self) -> None:
+        """Return when commands are taken by every door, and it was said."""
+        await self._is_served.wait()
 
     async def open(self, out: OutLog | None, snapshots: SnapshotStore, *, patient: bool) -> list[asyncio.Task[None]]:
-        """Find the place in every log; returns the tasks that must run from now on.
+        """Find the place in every log; returns the tasks that must run from now on, leading or not.
 
         Args:
             out: OUT; None where the events are not brought there.
@@ -57,8 +67,7 @@ class DeskDoors:
             raise InvariantError("a desk without CMDS has no doors", subject=self._tape)
         self._outcomes = outcomes = Outcomes(self._logs.events)
         index = CommandIndex(commands)
-        await outcomes.open()
-        await index.open()
+        await asyncio.gather(outcomes.open(), index.open())
         self._service = DeskService(
             self._tape, commands, outcomes, index, clock=SystemClock(), status=self._status, consumed=self._consumed
         )
@@ -68,13 +77,18 @@ class DeskDoors:
             tasks.append(asyncio.create_task(self._keep_out(out, snapshots, patient=patient)))
         return tasks
 
-    async def serve(self, bus: Bus, on_ready: Callable[[], None]) -> None:
-        """Take commands once the desk does, and say so; ends only with its task."""
-        await self._ready.wait()
+    async def serve(self, bus: Bus, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Take commands once the desk has its place on the tape, and say when it decides; ends only with its task.
+
+        Those that come between the two are stored in CMDS, where the desk finds them.
+        """
+        await self._opened.wait()
         if self._service is None:
             raise InvariantError("doors are served only after open()", subject=self._tape)
         self._served = await serve_desk(bus, self._service)
-        on_ready()
+        await self._ready.wait()
+        await on_ready()
+        self._is_served.set()
         await asyncio.Event().wait()
 
     def save(self) -> None:
@@ -89,8 +103,9 @@ class DeskDoors:
         if self._served is not None:
             await self._served.stop()
 
-    def _opened(self, sequencer: Sequencer) -> None:
+    def _open_with(self, sequencer: Sequencer) -> None:
         self._sequencer = sequencer
+        self._opened.set()
 
     def _consumed(self) -> int:
         return self._sequencer.state.commands_through if self._sequencer is not None else 0
@@ -109,15 +124,28 @@ class DeskDoors:
         return projector
 
     async def _keep_out(self, out: OutLog, snapshots: SnapshotStore, *, patient: bool) -> None:
-        """Bring EVENTS to OUT until cancelled."""
+        """Follow EVENTS until commands are taken, and bring it to OUT from then on, until cancelled."""
         projector = self._out
         while True:
             try:
                 if projector is None:  # From where OUT ends, as after a restart.
                     self._out = projector = await self._open_out(out, snapshots)
+                if not self._is_served.is_set():
+                    await self._until_served(projector)
+                    if not await projector.take_turn():
+                        projector = None
+                        continue
                 await projector.run(follow=True)
             except TransientError:
                 if not patient:
                     raise
                 projector = None
             await asyncio.sleep(OUT_AGAIN_S)
+
+    async def _until_served(self, projector: OutProjector) -> None:
+        """Have a projector wait for its turn."""
+        waiting = [asyncio.create_task(projector.wait())]
+        try:
+            await first_failure(asyncio.create_task(self.served()), waiting)
+        finally:
+            await cancel_all(waiting)

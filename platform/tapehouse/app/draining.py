@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -41,6 +42,25 @@ class DrainOptions:
     stay: bool = False
 
 
+def tape_log(tape: str, *, nats: str | None = None, home: Path | None = None) -> ReturningLog:
+    """The log of a tape, whether its broker is there or not."""
+    return ReturningLog(tape_spec(check_name(tape, "tape")), nats=nats, directory=home_directory(home) / "cluster")
+
+
+async def reach(log: ReturningLog) -> None:
+    """Connect to the log's broker; where it is not there, the spill is what there is."""
+    with suppress(BusUnavailableError, TimeoutError):
+        async with asyncio.timeout(CONNECT_PATIENCE_S):
+            await log.extent()
+
+
+async def told_ring() -> str:
+    """The name of a ring, one line on standard input; empty where whoever was to tell it has ended."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return (await reader.readline()).decode().strip()
+
+
 @asynccontextmanager
 async def journal_sidecar(
     ring: str,
@@ -51,21 +71,23 @@ async def journal_sidecar(
     segment: Path | None = None,
     nats: str | None = None,
     home: Path | None = None,
+    log: ReturningLog | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> AsyncIterator[Sidecar]:
     """The sidecar of a journal, whether its broker is there or not.
 
     Args:
         segment: A directory that gets a copy of every frame.
+        log: The tape's, where it was opened before; it is closed at the end.
 
     Raises:
         MissingError: There is no such ring, or no such tape.
         UsageError: The ring is no journal.
         ConflictError: It has a sidecar, or was fenced off.
     """
-    home = home_directory(home)
     spec = tape_spec(check_name(tape, "tape"))
-    log = ReturningLog(spec, nats=nats, directory=home / "cluster")
+    log = log or tape_log(tape, nats=nats, home=home)
+    home = home_directory(home)
     try:
         with ExitStack() as stack:
             consumer = stack.enter_context(Ring.consume(ring, directory=options.rings))
@@ -89,9 +111,7 @@ async def journal_sidecar(
             if segment is not None:
                 files = FrameFiles(segment, name=spec.name, log_id=identity.log_id, clock=clock, sync=options.sync)
                 stack.enter_context(_closing(files))
-            with suppress(BusUnavailableError, TimeoutError):  # Not there: then the spill is what there is.
-                async with asyncio.timeout(CONNECT_PATIENCE_S):
-                    await log.extent()
+            await reach(log)
             yield Sidecar(
                 consumer,
                 clock=clock,
@@ -235,6 +255,9 @@ __all__ = [
     "DrainOptions",
     "journal_sidecar",
     "logging_sidecar",
+    "reach",
     "require_one",
     "ring_status",
+    "tape_log",
+    "told_ring",
 ]

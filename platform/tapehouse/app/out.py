@@ -3,6 +3,7 @@
 The projector publishes in windows: a window is sent at once, and the next one only when all of it is acknowledged. Each
 message says in a header below which ordinal of EVENTS everything is in OUT for certain, so that OUT itself is the
 checkpoint: a successor goes on from its last message, and repeats one window at the most, with the same ids and bytes.
+A successor that waits for its turn folds EVENTS meanwhile and holds what OUT may lack.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from xxhash import xxh3_128_intdigest
 
-from tapehouse.core.errors import DecodeError, IntegrityError, TransientError
+from tapehouse.core.errors import BusUnavailableError, DecodeError, IntegrityError, TransientError
 from tapehouse.core.ids import check_name
 from tapehouse.core.metrics import Metrics
 from tapehouse.desk.out_events import OutEvents, OutMessage
@@ -27,6 +28,8 @@ ATTEMPTS_MAX = 120  # of one message, with PAUSE_S between them: longer than an 
 PAUSE_S = 0.25
 ASIDE_CELLS = 256  # of a frame; folding one costs some 20 us a cell
 SNAPSHOT_MESSAGES = 100_000  # published between two snapshots of the fold
+HELD_MESSAGES_MAX = 4096  # that who does not publish keeps, as OUT may lack them when its turn comes
+LOOK_S = 1.0  # between two looks at OUT, while it lacks so many
 COMPLETE = "Tapehouse-Complete-Below"  # every record of EVENTS below this ordinal is in OUT
 LOG_ID = "Tapehouse-Log"  # of the EVENTS that it was told from
 
@@ -76,6 +79,7 @@ class OutProjector:
         self._log_id = ""
         self._since_snapshot = 0
         self._is_aside = False
+        self._held: list[OutMessage] = []  # made and not published, by one who does not publish yet
         self.complete_below = 0
         self.metrics = metrics or Metrics()
 
@@ -85,26 +89,62 @@ class OutProjector:
         Raises:
             IntegrityError: OUT holds events of another log, or of records that EVENTS does not have.
         """
-        extent = await self._events.extent()
-        self._log_id = extent.log_id.hex()
-        last = await self._out.last_under(out_subject(self._tape))
-        if last is not None:
-            self.complete_below = complete_below(last)
-            told = {branch.log_id.hex() for branch in extent.branches}
-            ends = (await read_tail(self._events)).next_ordinal
-            if last.headers.get(LOG_ID) not in told or self.complete_below > ends:
-                raise IntegrityError(
-                    f"it holds events of tape {self._tape} that {self._events.name} does not have",
-                    subject=self._out.name,
-                    position=f"sequence {last.sequence}",
-                    hint=f"let them go: nats stream purge OUT --subject '{out_subject(self._tape)}', or use --no-out",
-                )
+        await self._find_end()
         progress = await self._host.open()
         if progress.next_ordinal > self.complete_below:  # OUT was made anew: fold from the beginning.
             self._machine = OutEvents(self._tape)
             store = None if self._snapshots is None else _Unread(self._snapshots)
             self._host = Host(self._machine, self._events, snapshots=store, snapshot_cells=2**62)
             await self._host.open()
+
+    async def _find_end(self) -> None:
+        """Learn from OUT's last message how far it is."""
+        extent = await self._events.extent()
+        self._log_id = extent.log_id.hex()
+        last = await self._out.last_under(out_subject(self._tape))
+        self.complete_below = 0 if last is None else complete_below(last)
+        if last is None:
+            return
+        told = {branch.log_id.hex() for branch in extent.branches}
+        ends = (await read_tail(self._events)).next_ordinal
+        if last.headers.get(LOG_ID) not in told or self.complete_below > ends:
+            raise IntegrityError(
+                f"it holds events of tape {self._tape} that {self._events.name} does not have",
+                subject=self._out.name,
+                position=f"sequence {last.sequence}",
+                hint=f"let them go: nats stream purge OUT --subject '{out_subject(self._tape)}', or use --no-out",
+            )
+
+    async def wait(self) -> None:
+        """Fold EVENTS as it comes and publish nothing, until cancelled; `take_turn` is next.
+
+        What OUT may lack is held. Where that is too much, because nobody publishes, the fold waits for OUT.
+
+        Raises:
+            As `run`, and as `open`.
+        """
+        progress = self._host.progress or await self._host.open()
+        async for message in self._events.read(progress.sequence + 1, follow=True):
+            await self._fold(message)
+            self._held += self._machine.take()
+            while len(self._held) > HELD_MESSAGES_MAX:
+                if not await self.take_turn():
+                    raise BusUnavailableError("OUT was emptied meanwhile", subject=self._out.name, hint="open it again")
+                if len(self._held) > HELD_MESSAGES_MAX:
+                    await self._pause(LOOK_S)
+
+    async def take_turn(self) -> bool:
+        """Go on from where OUT ends now; False where that cannot be, and this projector must be made anew.
+
+        Raises:
+            IntegrityError: As `open`.
+        """
+        before = self.complete_below
+        if self._is_aside:
+            return False  # It was cancelled in the middle of a fold.
+        await self._find_end()
+        self._held = [each for each in self._held if each.ordinal >= self.complete_below]
+        return self.complete_below >= before
 
     async def run(self, *, follow: bool = False) -> None:
         """Publish what is there; with `follow`, go on with what comes until cancelled.
@@ -114,6 +154,10 @@ class OutProjector:
             BusUnavailableError: OUT did not take a message in ATTEMPTS_MAX attempts; nothing was left out.
         """
         progress = self._host.progress or await self._host.open()
+        held, self._held = self._held, []
+        await self._publish(held)
+        if self._machine.is_between_appends:
+            self.complete_below = max(self.complete_below, progress.next_ordinal)
         async for message in self._events.read(progress.sequence + 1, follow=follow):
             header = await self._fold(message)
             made = self._machine.take()

@@ -1,16 +1,16 @@
 """One tape served: its lease, its desk, its projections, the service that answers reads, and the keepers of its past.
 
 A host follows the tape until it leads it: one that was started as a standby for as long as another leads, any other
-only while it starts. What a leader runs beside its desk it starts when it leads.
+only while it starts. A standby opens the desk's doors while it follows, and answers by none of them; what only writes
+and is waited for by nobody (keepers of the past, copies of what was parked) begins once the desk takes commands.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ from tapehouse.app.roll_call import answering
 from tapehouse.app.sidecars import SidecarProcess
 from tapehouse.app.state_keeper import StateKeeper
 from tapehouse.app.strategies import load_strategy
-from tapehouse.bus import LeaseBucket
+from tapehouse.bus import JetStreamLog, LeaseBucket
 from tapehouse.bus.lease import POLLS_PER_TTL, TTL_S, Lease
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, TransientError
@@ -60,6 +60,24 @@ class HostOptions:
     out: bool = True  # bring EVENTS to OUT as JSON
     standby: bool = False  # follow while another leads, and after handing over
     lease_ttl_s: float = TTL_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Streams:
+    """What tapes share, and a leader writes."""
+
+    out: JetStreamLog | None
+    parked: Log
+    snaps: Snaps
+
+    @classmethod
+    async def open(cls, platform: Platform, *, out: bool) -> _Streams:
+        """Make or find them."""
+        return cls(
+            out=await platform.out(create=True) if out else None,
+            parked=await platform.parked(),
+            snaps=await platform.make_snaps(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +110,17 @@ class _TapeHost:
 
     def __init__(
         self, tape: str, platform: Platform, options: HostOptions, events: HostEvents, strategy: Strategy, logs: Logs,
-        snapshots: SnapshotStore, bucket: LeaseBucket,
+        streams: _Streams, snapshots: SnapshotStore, bucket: LeaseBucket,
     ) -> None:  # fmt: skip
         self._tape, self._platform, self._options, self._events = tape, platform, options, events
         self._strategy, self._logs, self._snapshots, self._bucket = strategy, logs, snapshots, bucket
+        self._streams = streams
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._projector = Projector(logs.tape, logs.events, snapshots)
         self._holder = holder_name()
         self._follower: Follower | None = None
+        self._sidecar: SidecarProcess | None = None
         self._leadership: Leadership | None = None
         self._serving: asyncio.Task[None] | None = None
         self._asked_to_hand_over = False
@@ -119,7 +139,8 @@ class _TapeHost:
         opened = [PatientLog(log) for log in made] if patient else made
         logs = Logs(tape=opened[0], events=opened[1], commands=opened[2])
         snapshots, bucket = await platform.snapshots(tape), await LeaseBucket.open(platform.bus)
-        return cls(tape, platform, options, events, strategy, logs, snapshots, bucket)
+        streams = await _Streams.open(platform, out=options.out)
+        return cls(tape, platform, options, events, strategy, logs, streams, snapshots, bucket)
 
     async def run(self) -> None:
         """Follow and lead in turns, until cancelled or handed over."""
@@ -137,9 +158,10 @@ class _TapeHost:
                         self._bucket, lease_name(self._tape), holder=self._holder, clock=self._clock,
                         ttl_s=options.lease_ttl_s, process=process_name(), is_dead=is_dead, news=news,
                     )  # fmt: skip
-                    await first_failure(asyncio.create_task(self._until_leading(lease)), beside)
-                    handed_over_from = lease.generation
-                    await self._lead(lease, beside)
+                    async with AsyncExitStack() as opened:
+                        doors, tasks = await self._open_doors(lease, beside, opened)
+                        handed_over_from = lease.generation
+                        await self._lead(lease, beside, doors, tasks, opened)
                     if not options.standby:
                         return
                     await self._step_aside(handed_over_from)
@@ -150,6 +172,28 @@ class _TapeHost:
             await cancel_all(beside)
 
     # Following.
+
+    async def _open_doors(
+        self, lease: Lease, beside: list[asyncio.Task[None]], opened: AsyncExitStack
+    ) -> tuple[DeskDoors, list[asyncio.Task[None]]]:
+        """Hold the lease, and have the doors open; a standby opens them first. They close with `opened`."""
+        doors = DeskDoors(self._tape, self._logs, mode=self._options.mode, position=self._projector.position)
+        opened.push_async_callback(doors.stop)
+        patient, is_standby = isinstance(self._logs.tape, PatientLog), self._options.standby
+        self._sidecar = SidecarProcess(
+            self._tape, nats=self._options.nats, home=self._platform.home, rings=self._options.ahead.rings,
+            cpus=self._options.cpus,
+        )  # fmt: skip
+        if is_standby and self._options.mode == "ahead":
+            await self._sidecar.prepare()
+            opened.push_async_callback(self._sidecar.dismiss)
+        if not is_standby:
+            await first_failure(asyncio.create_task(self._until_leading(lease)), beside)
+        tasks = await doors.open(self._streams.out, self._snapshots, patient=patient)
+        opened.push_async_callback(cancel_all, tasks)
+        if is_standby:
+            await first_failure(asyncio.create_task(self._until_leading(lease)), [*beside, *tasks])
+        return doors, tasks
 
     async def _until_leading(self, lease: Lease) -> None:
         """Hold the lease, having followed the tape to its end."""
@@ -196,25 +240,28 @@ class _TapeHost:
 
     # Leading.
 
-    async def _lead(self, lease: Lease, beside: list[asyncio.Task[None]]) -> None:
+    async def _lead(
+        self, lease: Lease, beside: list[asyncio.Task[None]], doors: DeskDoors, tasks: list[asyncio.Task[None]],
+        opened: AsyncExitStack,
+    ) -> None:  # fmt: skip
         """Serve the tape until it is to be handed over; give the lease up at the end, whatever the end is."""
         leadership = Leadership(lease, clock=self._clock, metrics=self._metrics)
         self._leadership, self._asked_to_hand_over = leadership, False
-        platform, logs, patient = self._platform, self._logs, isinstance(self._logs.tape, PatientLog)
+        logs, streams, patient = self._logs, self._streams, isinstance(self._logs.tape, PatientLog)
         self._platform.bus.on_reconnect(leadership.reconnected)
         keeping = asyncio.create_task(leadership.keep())
         try:
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(await serve_kv(platform.bus, self._tape, self._projector))
-                doors = DeskDoors(self._tape, logs, mode=self._options.mode, position=self._projector.position)
-                stack.push_async_callback(doors.stop)
-                out = await platform.out(create=True) if self._options.out else None
-                tasks = await doors.open(out, self._snapshots, patient=patient)
-                tasks.append(asyncio.create_task(doors.serve(platform.bus, partial(self._ready, leadership))))
-                stack.push_async_callback(cancel_all, tasks)
-                parked = await platform.parked()
-                for make in _followers(self._tape, logs, await platform.make_snaps(), parked, doors.metrics):
-                    tasks.append(asyncio.create_task(_follow(make, patient=patient)))
+                reads = asyncio.create_task(self._serve_reads(stack))
+                await stack.enter_async_context(opened.pop_all())  # They close before the lease is given up.
+
+                async def ready() -> None:
+                    await reads
+                    self._ready(leadership)
+
+                tasks.append(asyncio.create_task(doors.serve(self._platform.bus, ready)))
+                for make in _followers(self._tape, logs, streams, doors.metrics):
+                    tasks.append(asyncio.create_task(_follow(make, patient=patient, after=doors.served)))
                 self._serving = asyncio.create_task(self._serve(leadership, doors.hooks))
                 try:
                     await first_failure(self._serving, [*beside, *tasks, keeping])
@@ -230,6 +277,12 @@ class _TapeHost:
             await leadership.give_up()
             await asyncio.gather(keeping, return_exceptions=True)
 
+    async def _serve_reads(self, stack: AsyncExitStack) -> None:
+        """Answer reads, once they see no less than was there now."""
+        tape, events = await asyncio.gather(self._logs.tape.extent(), self._logs.events.extent())
+        await self._projector.until(tape=tape.last, events=events.last)
+        await stack.enter_async_context(await serve_kv(self._platform.bus, self._tape, self._projector))
+
     def _ready(self, leadership: Leadership) -> None:
         """Commands are taken, by every door."""
         take_over = leadership.served()
@@ -240,13 +293,9 @@ class _TapeHost:
     async def _serve(self, leadership: Leadership, hooks: dict[str, Any]) -> None:
         """Run the desk; it ends by being cancelled, and then everything that it decided is durable."""
         options, logs, follower = self._options, self._logs, self._follower
+        sidecar = self._sidecar
         assert follower is not None
-        ends = [(await log.extent()).last for log in (logs.tape, logs.events)]
-        await self._projector.until(tape=ends[0], events=ends[1])  # Readers never see less than was there at the start.
-        sidecar = SidecarProcess(
-            self._tape, nats=options.nats, home=self._platform.home, rings=options.ahead.rings, cpus=options.cpus
-        )
-
+        assert sidecar is not None
         try:
             if options.mode == "ahead":
                 await serve_ahead(
@@ -299,22 +348,24 @@ class Beside(Protocol):
         ...
 
 
-def _followers(tape: str, logs: Logs, snaps: Snaps, parked: Log, metrics: Metrics) -> list[Callable[[], Beside]]:
+def _followers(tape: str, logs: Logs, streams: _Streams, metrics: Metrics) -> list[Callable[[], Beside]]:
     """What makes each anew: keepers of the tape's books and of the projections of either log, copies of the parked."""
     return [
-        lambda: BookKeeper(logs.tape, snaps),
-        lambda: StateKeeper(logs.tape, snaps, tape=tape, source="tape"),
-        lambda: StateKeeper(logs.events, snaps, tape=tape, source="events"),
-        lambda: ParkedStream(tape, logs.tape, logs.events, parked, metrics=metrics),
+        lambda: BookKeeper(logs.tape, streams.snaps),
+        lambda: StateKeeper(logs.tape, streams.snaps, tape=tape, source="tape"),
+        lambda: StateKeeper(logs.events, streams.snaps, tape=tape, source="events"),
+        lambda: ParkedStream(tape, logs.tape, logs.events, streams.parked, metrics=metrics),
     ]
 
 
-async def _follow(make: Callable[[], Beside], *, patient: bool) -> None:
+async def _follow(make: Callable[[], Beside], *, patient: bool, after: Callable[[], Awaitable[None]]) -> None:
     """Have a follower go on until cancelled.
 
     Args:
         patient: Where the broker stays away, go on when it is back; else that is an error.
+        after: Returns when it is to begin.
     """
+    await after()
     while True:
         try:
             await make().run(follow=True)

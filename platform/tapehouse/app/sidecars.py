@@ -66,21 +66,42 @@ class SidecarProcess:
         self._rings = rings
         self._log = home / "drains" / f"{tape}.log"
         self._process: asyncio.subprocess.Process | None = None
+        self._waiting: asyncio.subprocess.Process | None = None
         self._journal = ""
         self._ends: deque[float] = deque(maxlen=RESTARTS_MAX + 1)
 
+    async def prepare(self) -> None:
+        """Start a process that waits for its journal, which `start` tells it; it ends if this one does."""
+        self._waiting = await self._spawn("--ready", asyncio.subprocess.PIPE)
+
+    async def dismiss(self) -> None:
+        """End the process that waits, where it was not needed."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.stdin is not None:
+            waiting.stdin.close()
+            await waiting.wait()
+
     async def start(self, journal: str) -> None:
-        """Start the process; its words go to the log file."""
+        """Give the journal to the process that waits for one, or start one; its words go to the log file."""
         self._journal = journal
-        command = [*self._command, journal, *self._options]
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.stdin is not None and waiting.returncode is None:
+            waiting.stdin.write(f"{journal}\n".encode())
+            waiting.stdin.close()  # One that has ended meanwhile is started again, as at any time.
+            self._process = waiting
+        else:
+            self._process = await self._spawn(journal, asyncio.subprocess.DEVNULL)
+        with suppress(MissingError):  # It has ended at once; `failed` tells why.
+            write_atomically(self._log.with_suffix(".json"), asdict(identify(self._process.pid)))
+
+    async def _spawn(self, which: str, stdin: int) -> asyncio.subprocess.Process:
+        command = [*self._command, which, *self._options]
         if self._rings is not None:
             command += ["--rings", str(self._rings)]
         with self._open_log() as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=stdin, stdout=output, stderr=output, start_new_session=True
             )
-        with suppress(MissingError):  # It has ended at once; `failed` tells why.
-            write_atomically(self._log.with_suffix(".json"), asdict(identify(self._process.pid)))
 
     def _open_log(self) -> BinaryIO:
         self._log.parent.mkdir(parents=True, exist_ok=True)

@@ -351,8 +351,13 @@ class Lease:
                 data, found_revision = await self._store.get(self.name)
                 found = Entry.decode(data) if data is not None else None
                 if found != entry:
-                    if found_revision == revision:
-                        raise  # Not there, as far as can be seen now.
+                    if found_revision == revision:  # Not there, as far as can be seen now.
+                        if isinstance(error, AmbiguousAppendError):
+                            raise
+                        # Refused for a write that is not to be seen yet: of somebody else, or ours that came late.
+                        raise AmbiguousAppendError(
+                            "the lease was just written, by whom is not to be seen yet", subject=self.name
+                        ) from error
                     if found is None or found.life != self._life:
                         self._lose()
                         who = f"{found.holder}, generation {found.generation}," if found else "nobody"

@@ -30,6 +30,7 @@ def drain(
     spill_sync: Sync = "frame",
     spill_max: int = 8 << 30,
     stay: bool = False,
+    ready: bool = False,
     status: bool = False,
     read: Path | None = None,
     cpus: str | None = None,
@@ -77,6 +78,9 @@ def drain(
         Bytes that a spill may take; when it is full the journal pushes back.
     stay
         Go on when the producer has died: another one will come.
+    ready
+        Connect, and wait for the name of a journal that is yet to come: one line on standard input. A standby has its
+        sidecar wait so.
     status
         Show what the ring's header says, and end.
     read
@@ -99,9 +103,11 @@ def drain(
 
     if read is not None:
         return _read(read, json=json)
-    if ring is None:
+    if ready and (ring is not None or tape is None):
+        raise UsageError("--ready is for a journal that is yet to come", hint="give --tape, and no ring")
+    if ring is None and not ready:
         raise UsageError("which ring?", hint="see tapehouse drain --help")
-    if status:
+    if status and ring is not None:
         _show(ring_status(ring, rings=rings), json=json)
         return 0
     require_one(tape=tape, to=to)
@@ -118,13 +124,15 @@ def drain(
         stay=stay,
     )
     report = _run(ring, tape=tape, to=to, segment=segment, nats=nats, home=home, options=options, quiet=json)
-    _tell_end(ring, report)
+    if report is None:
+        return 0
+    _tell_end(ring or str(tape), report)
     _show(report, json=json)
     return 0
 
 
 def _run(
-    ring: str,
+    ring: str | None,
     *,
     tape: str | None,
     to: Path | None,
@@ -133,34 +141,45 @@ def _run(
     home: Path | None,
     options: DrainOptions,
     quiet: bool,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Drain to the end; None where the name of the ring was to be told, and nobody told it."""
     import dataclasses
 
-    from tapehouse.app.draining import journal_sidecar, logging_sidecar
+    from tapehouse.app.draining import journal_sidecar, logging_sidecar, reach, tape_log, told_ring
     from tapehouse.cli.output import Bar, run_async
     from tapehouse.core.clock import SystemClock
 
     clock = SystemClock()
 
-    async def work(on_progress: Callable[[int], None]) -> DrainReport:
+    async def work(on_progress: Callable[[int], None]) -> DrainReport | None:
         if tape is not None:
+            name, log = ring, tape_log(tape, nats=nats, home=home)
+            if name is None:
+                await reach(log)
+                name = await told_ring()
+                if not name:
+                    await log.close()
+                    return None
             async with journal_sidecar(
-                ring,
+                name,
                 tape=tape,
                 clock=clock,
                 options=options,
                 segment=segment,
                 nats=nats,
                 home=home,
+                log=log,
                 on_progress=on_progress,
             ) as sidecar:
                 return await _until_stopped(sidecar)
+        assert ring is not None
         assert to is not None
         with logging_sidecar(ring, to, clock=clock, options=options, on_progress=on_progress) as sidecar:
             return await _until_stopped(sidecar)
 
-    with Bar(f"drain {ring}", None, quiet=quiet) as bar:
-        return dataclasses.asdict(run_async(work(bar.at)))
+    with Bar(f"drain {ring or tape}", None, quiet=quiet) as bar:
+        report = run_async(work(bar.at))
+    return None if report is None else dataclasses.asdict(report)
 
 
 async def _until_stopped(sidecar: Sidecar) -> DrainReport:

@@ -16,7 +16,7 @@ from tapehouse.core.check import check
 from tapehouse.core.errors import AmbiguousAppendError, BusUnavailableError, ConflictError, IntegrityError
 from tapehouse.core.metrics import Metrics
 from tapehouse.log.frame import Codec, FrameFlag, FrameHeader, encode_frame, read_header
-from tapehouse.log.port import Log
+from tapehouse.log.port import Extent, Log
 from tapehouse.market.cell import Cells
 from tapehouse.market.records import record_starts, whole_records
 
@@ -40,9 +40,13 @@ class Tail:
         return self.header.next_ordinal if self.header else 0
 
 
-async def read_tail(log: Log) -> Tail:
-    """Find the end of a log of frames; raises DecodeError where its last message is no frame."""
-    extent = await log.extent()
+async def read_tail(log: Log, extent: Extent | None = None) -> Tail:
+    """Find the end of a log of frames; raises DecodeError where its last message is no frame.
+
+    Args:
+        extent: The log's, where it was just asked for.
+    """
+    extent = extent or await log.extent()
     message = await log.last() if extent.last >= extent.first else None
     if message is None:
         return Tail(sequence=extent.first - 1, header=None)
@@ -87,7 +91,7 @@ class FrameWriter:
         The first append is the take-over: it carries the fence, so of two openers one gets ConflictError.
         """
         extent = await log.extent()
-        tail = await read_tail(log)
+        tail = await read_tail(log, extent)
         epoch = tail.header.epoch + 1 if tail.header else 1
         return cls(
             log, log_id=extent.log_id, writer=writer, epoch=epoch, tail=tail, codec=codec, frame_cells=frame_cells

@@ -314,3 +314,67 @@ async def test_the_rule_of_a_reader_takes_each_once_and_waits_for_what_is_out_of
     rule = InOrder(after=-1)
     given = [events[0], events[2], events[1], events[1], events[2], events[0], events[3]]
     assert [rule.takes(each) for each in given] == [True, False, True, False, True, False, True]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+async def test_who_waits_for_its_turn_publishes_nothing_and_then_what_is_lacking(taken: int) -> None:
+    """The one before publishes some, and some more while another folds ahead of it; the two leave no gap."""
+    day = decided_day(3, 10)
+    events, out = await day.log(appends=2, frame_cells=14), FaultyOut()
+    out.dies_at = taken
+    with suppress(KilledError):
+        await publish(events, out)
+    there = len(out.stored())
+    assert there == taken
+    successor = OutProjector(TAPE, events, out, window=4, pause=no_pause)
+    await successor.open()
+    waiting = asyncio.create_task(successor.wait())
+    while len(successor._held) < len(day.told) - taken:  # noqa: ASYNC110  (no event tells it)
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert len(out.stored()) == there, "it published before its turn"
+    out.dies_at = out.sent + 2
+    with suppress(KilledError):
+        await publish(events, out)  # The one before is not dead yet.
+    out.dies_at = None
+    assert await successor.take_turn()
+    await successor.run()
+    found = await check_out(TAPE, events, out)
+    assert (found.events, found.behind) == (len(day.told), 0)
+    assert found.repeated <= 2 * 4, "more than a window of each life was sent again"
+
+
+async def test_who_waits_holds_no_more_than_it_may_and_goes_on_when_out_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapehouse.app.out.HELD_MESSAGES_MAX", 8)
+    day, looks = decided_day(3, 10), 0
+    events, out = await day.log(appends=8), FaultyOut()
+
+    async def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            await publish(events, out)
+        await asyncio.sleep(0)
+
+    successor = OutProjector(TAPE, events, out, pause=pause)
+    await successor.open()
+    waiting = asyncio.create_task(successor.wait())
+    while successor._host.progress is None or successor._host.progress.sequence < (await events.extent()).last:
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert looks >= 3 or len(successor._held) <= 8 + len(day.told) // 2
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert looks >= 3
+    assert (await check_out(TAPE, events, out)).behind == 0
+
+
+async def test_who_waited_on_an_out_that_was_emptied_says_so() -> None:
+    day = decided_day(3, 10)
+    events, out = await day.log(appends=2), FaultyOut()
+    await publish(events, out)
+    successor = OutProjector(TAPE, events, out, pause=no_pause)
+    await successor.open()
+    out._messages.clear()
+    assert not await successor.take_turn()

@@ -274,3 +274,43 @@ async def test_a_release_says_how_long_nobody_acted_and_news_ends_a_wait() -> No
 async def test_names_of_several_parts_are_checked_part_by_part() -> None:
     with pytest.raises(UsageError, match="no lease name"):
         Lease(MemoryLeaseStore(), "tape.A b", holder="a", clock=VirtualClock())
+
+
+class LaggingStore(MemoryLeaseStore):
+    """Its next read after `lag` is of before the last write, as of a broker that has not applied it yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: tuple[bytes | None, int] | None = None
+        self._lags = False
+
+    def lag(self) -> None:
+        self._lags = True
+
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        if self._lags and self._before is not None:
+            self._lags = False
+            return self._before
+        return await super().get(key)
+
+    async def put(self, key: str, value: bytes, revision: int) -> int:
+        before = await super().get(key)
+        put = await super().put(key, value, revision)
+        self._before = before
+        return put
+
+
+async def test_a_renewal_refused_for_our_own_late_write_is_no_loss() -> None:
+    """An attempt that was given up arrives late; the next is refused, and reads what was there before."""
+    store = LaggingStore()
+    lease = Lease(store, "tape.desk", holder="a", clock=VirtualClock(), ttl_s=9.0)
+    await lease.acquire(patience_s=0)
+    data, revision = await store.get("tape.desk")
+    assert data is not None
+    await store.put("tape.desk", data, revision)
+    store.lag()
+    with pytest.raises(TransientError):
+        await lease.renew()
+    await lease.renew()
+    assert lease.held
+    assert lease.generation == 1
