@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from tapehouse.app.bench.desk_loops import (
     RESTING_PRICE,
     list_resting,
 )
-from tapehouse.app.bench.engines import fresh_engine, header
+from tapehouse.app.bench.engines import header
 from tapehouse.app.bench.material import SEED
 from tapehouse.book import best_price
 from tapehouse.core.check import check
@@ -98,7 +99,7 @@ class Stream:
         return sum(len(part.cells) // 2 for part in self.parts if part.is_orders)
 
     def engine(self) -> Engine:
-        """An engine with the accounts open, every page of its books touched."""
+        """An engine with the accounts open."""
         return open_engine(self.opening)
 
     def require_end(self, engine: Engine) -> None:
@@ -140,22 +141,23 @@ def account_name(number: int) -> str:
 
 
 def open_engine(opening: Cells) -> Engine:
-    """An engine behind the first cells of a tape, all its pages touched; its accounts may hold what they like."""
-    engine = fresh_engine(CompiledStrategy(name="none", on_market=idle, parameters={}))
-    own = (
-        *engine.desk.own,
-        engine.desk.orders,
-        engine.desk.due,
-        engine._routes.bulk.outcomes[: CLIENTS + 1],
-        engine.out,
-    )
-    for array in own:
-        array += array.dtype.type(0)
+    """An engine behind the first cells of a tape, its slot's pages touched; its accounts may hold what they like."""
+    engine = Engine(CompiledStrategy(name="none", on_market=idle, parameters={}))
+    for books in (engine.books, engine.desk.own):
+        rows = len(books.levels) // len(books.slots)
+        _touch_pages(books.orders, books.table, books.bitmap, books.levels[rows * SLOT : rows * (SLOT + 1)])
+    _touch_pages(engine.desk.orders, engine._routes.bulk.outcomes[:CLIENTS], engine.out)
     engine.apply(header(0), opening)
     engine.take_outputs()
     engine.desk.limits[:, :, LIMIT_POSITION] = POSITION_LOTS_MAX
     engine.desk.limits[:, :, LIMIT_OPEN_ORDERS] = WORKING_MAX
     return engine
+
+
+def _touch_pages(*arrays: npt.NDArray[Any]) -> None:
+    """Have memory behind arrays: a page's first touch costs microseconds, once a day."""
+    for array in arrays:
+        array += array.dtype.type(0)
 
 
 def money(engine: Engine) -> Ints:
