@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tapehouse.app.bench import BENCHMARKS, Campaign, registry, ring, ring_loops
+from tapehouse.app.bench import BENCHMARKS, Campaign, desk_oracle, desk_stream, registry, ring, ring_loops
+from tapehouse.app.bench.engines import header
 from tapehouse.app.bench.material import gather
 from tapehouse.app.bench.measure import Measure, measure
 from tapehouse.app.bench.peer import Peers
 from tapehouse.app.bench.timer import Timer
 from tapehouse.cli import main as cli
 from tapehouse.core import DataError, SystemClock
-from tapehouse.core.errors import MissingError, UsageError
+from tapehouse.core.errors import InvariantError, MissingError, UsageError
 
 CLOCK = SystemClock()
 
@@ -146,6 +147,29 @@ def test_control_a_peer_that_fails_is_no_absent_one(tmp_path: Path) -> None:
         Peers(tmp_path, python=python_that(tmp_path, "echo out of luck >&2; exit 1")).ask("sorted_book", {})
     with pytest.raises(MissingError, match="TAPEHOUSE_PEERS"):
         Peers(tmp_path, python=str(tmp_path / "nothing")).ask("sorted_book", {})
+
+
+# The desk.
+
+
+def test_control_another_end_of_a_stream_is_seen() -> None:
+    stream = desk_stream.crossing_stream(1_024)
+    engine, ordinal = stream.engine(), len(stream.opening)
+    (part,) = stream.parts
+    engine.apply(header(ordinal), part.cells[:-512])
+    with pytest.raises(InvariantError, match="decided otherwise"):
+        stream.require_end(engine)
+    engine.apply(header(ordinal + len(part.cells) - 512), part.cells[-512:])
+    stream.require_end(engine)
+
+
+def test_control_kernels_that_decide_otherwise_than_the_plain_desk_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = desk_stream.crossing_stream(1_024)
+    plain, asked = desk_oracle.require_agreement(stream, 100)
+    assert (len(plain.records), len(asked)) == (0, 100)
+    monkeypatch.setattr(desk_oracle, "SELL", desk_oracle.BUY)
+    with pytest.raises(InvariantError, match="the plain desk"):
+        desk_oracle.require_agreement(stream, 100)
 
 
 # The ring.

@@ -6,15 +6,29 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.desk import requests as r
+from tapehouse.desk.orders_projection import (
+    FILLED,
+    ID,
+    LEFT,
+    PRICE,
+    SIZE,
+    STATUS,
+    STATUSES,
+    WORKING,
+    OrdersProjection,
+)
 from tapehouse.desk.reference import Limits, Order, ReferenceDesk, Request
-from tests.support.desk_pair import ACCOUNTS, TICK, DeskPair
+from tapehouse.log import FrameHeader
+from tests.support.desk_pair import ACCOUNTS, INSTRUMENTS, TICK, DeskPair
 
 STEPS, SEEDS = 1_500, 6
+HEADER = FrameHeader(log_id=bytes(16), writer=1, epoch=1, first_ordinal=0)
 LIMITS = Limits(order_size=60, position=120, open_orders=12)
 HOUR = 3_600 * 10**9
 
@@ -68,7 +82,7 @@ def random_event(chance: Random, pair: DeskPair) -> tuple[Any, ...]:
     if roll < 0.37:
         return "limit", account, slot, Limits(
             order_size=60, position=chance.choice([20, 120]), open_orders=chance.choice([3, 12]),
-            band=chance.choice([0, 20_000]), notional=chance.choice([10**3, *[10**9] * 5]),
+            band=chance.choice([0, 20_000]), notional=chance.choice([10**8 + 1, *[10**14] * 5]),
         )  # fmt: skip
     if roll < 0.39:
         return "settings", account, chance.choice([0, 1, 2, 3, 4]), chance.choice([2, *[10**6] * 8]), roll < 0.371
@@ -97,6 +111,26 @@ def long_stream(seed: int, steps: int) -> Counter[str]:
         met.update(f"{record[1]} {record[2] if record[0] == 'order' else ''}".strip() for record in pair.slow.records)
         pair.compare()
     return met
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_orders_projection_follows_every_record(seed: int) -> None:
+    """Replaced, shrunk and triggered orders too: what works there is what works in the desk."""
+    chance, pair, orders = Random(seed), DeskPair(), OrdersProjection()
+    orders.apply(HEADER, np.concatenate([instrument.definition(ts_recv=0) for instrument in INSTRUMENTS]))
+    statuses: set[str] = set()
+    for step in range(STEPS):
+        pair.do(*(("all_off", 0) if step % 50 == 49 else random_event(chance, pair)))
+        orders.apply(HEADER, pair.said)
+        listed = {order.order_id: order for slot in range(2) for order in pair.slow.listed(slot)}
+        rows = orders.rows
+        working = rows[rows[:, STATUS] == WORKING]
+        assert set(working[:, ID].tolist()) == set(listed)
+        for order_id, price, left in working[:, [ID, PRICE, LEFT]].tolist():
+            assert (price, left) == (listed[order_id].price, listed[order_id].left)
+        statuses |= set(rows[:, STATUS].tolist())
+        assert (rows[:, FILLED] + rows[:, LEFT] <= rows[:, SIZE]).all()
+    assert statuses == set(range(len(STATUSES)))
 
 
 def many_streams() -> Counter[str]:

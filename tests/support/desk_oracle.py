@@ -1,156 +1,87 @@
 """The slow, obvious desk: a pure fold from the records of a tape to decisions, in dictionaries and Python's integers.
 
 It is the oracle of the whole engine with a strategy that never acts: clients and their outcomes, accounts, kill
-switches, limits, orders and money, parked commands. What a resting or marketable order does is `desk.reference`; bodies
-are read by the registry, which is the definition of what a body may say. A new type of command is a method and a row of
-`HANDLERS`.
+switches, limits, orders and money, parked commands. What becomes of an order is `desk_slow`; bodies are read by the
+registry, which is the definition of what a body may say. A new type of command is a method and a row of `HANDLERS`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, replace
 from typing import Any
 
 from blake3 import blake3
 
 from tapehouse.core.errors import DataError
 from tapehouse.core.units import to_fixed
+from tapehouse.desk import requests as r
 from tapehouse.desk.commands import COMMANDS
-from tapehouse.desk.reference import BUY, GTC, IOC, POST_ONLY, SELL, ReferenceDesk
-from tapehouse.desk.requests import REASONS
+from tapehouse.desk.order_frames import refuse_frame
+from tapehouse.desk.reference import Limits, Order, Request
+from tapehouse.engine.registration import registered
 from tapehouse.log import Envelope, deterministic_id, read_envelope
-from tapehouse.market import Action, Cells, Instrument, Kind, Side, read_definition, unpack_payload, words
+from tapehouse.market import Cells, Instrument, Kind, Side, read_definition, unpack_payload
+from tests.support.desk_slow import ACCOUNTS_MAX, Booking, SlowCore, Told
 
-Told = dict[str, Any]  # one decision, or one command's outcome
-MAKER_PPM, TAKER_PPM = 0, 30
-WORKING_MAX = 64
-MONEY = ("position", "cash", "fees")
 OLD_ANSWERS = {("order.submit", 1), ("order.cancel", 1), ("account.kill", 1)}
-LETTERS = {BUY: int(Side.BID), SELL: int(Side.ASK)}
-KILLED, BAD_SIZE, BAD_PRICE, TOO_LARGE, POSITION_LIMIT, OPEN_LIMIT, WOULD_CROSS, UNKNOWN_ORDER = range(1, 9)
+SIDES = {"buy": r.BUY, "sell": r.SELL}
+STRATEGY, PARAMETERS = "idler", {"width": 3, "depth": 5}
+LIMIT_NAMES = {"price_band_ppm": "band"}  # what the core calls them
+OF_THE_ACCOUNT = {"messages_per_second": "messages", "self_match": "policy"}
+DESK_SOURCE = 2
+MONEY = ("position", "cash", "fees", "costs", "realised", "fills")
 
 
-@dataclass
-class Limits:
-    """Of one account."""
-
-    order_size: int = 10_000
-    position: int = 100_000
-    notional: int = 10**17
-    open_orders: int = WORKING_MAX
-
-
-class Market(ReferenceDesk):
-    """One instrument: its displayed levels, all accounts' resting orders in it, and what each account has."""
-
-    def __init__(self, desk: SlowDesk, instrument: Instrument) -> None:
-        exponent = instrument.price_exponent + instrument.size_exponent - instrument.currency_exponent
-        super().__init__(self.best_first, exponent, MAKER_PPM, TAKER_PPM, instrument.multiplier)
-        self.desk, self.instrument = desk, instrument
-        self.sides: dict[int, dict[int, int]] = {BUY: {}, SELL: {}}
-        self.money: dict[int, ReferenceDesk] = {}
-        self.owners: dict[int, tuple[int, int]] = {}  # (account, number) of an order
-
-    def best_first(self, side: int) -> list[tuple[int, int]]:
-        return sorted(self.sides[side].items(), reverse=side == BUY)
-
-    def level(self, side: int, price: int, size: int) -> None:
-        """A level was stated."""
-        before = self.sides[side].pop(price, 0)
-        if size:
-            self.sides[side][price] = size
-        if size > before:
-            self.liquidity(side, price, size - before)
-        self.shrink()
-
-    def of(self, account: int) -> ReferenceDesk:
-        """What an account has in this instrument."""
-        if account not in self.money:
-            self.money[account] = ReferenceDesk(
-                self.best_first, self.money_exponent, MAKER_PPM, TAKER_PPM, self.multiplier
-            )
-        return self.money[account]
-
-    def fill(self, order_id: int, side: int, price: int, size: int, fee_ppm: int) -> None:
-        account, _ = self.owners[order_id]
-        money = self.of(account)
-        fees = money.fees
-        money.fill(order_id, side, price, size, fee_ppm)
-        self.desk.matches += 1
-        self.desk.tell(
-            kind="fill", instrument=self.instrument.id, side=LETTERS[side], order_id=order_id, price=price, size=size,
-            liquidity=int(fee_ppm == TAKER_PPM), match=self.desk.matches, fee=money.fees - fees, account=account,
-            position=money.position, cash=money.cash,
-        )  # fmt: skip
-
-    def say(self, action: Action, order_id: int, side: int, price: int, left: int, reason: int = 0) -> None:
-        """An ORDER record."""
-        account, number = self.owners[order_id]
-        self.desk.tell(
-            kind="order", action=int(action), instrument=self.instrument.id, side=LETTERS[side], reason=reason,
-            order_id=order_id, price=price, size=left, account=account, number=number,
-        )  # fmt: skip
-
-    def waiting(self, account: int, side: int) -> int:
-        """The size of an account's resting orders on a side."""
-        return sum(o.left for o in self.working if o.side == side and self.owners[o.order_id][0] == account)
-
-
-@dataclass
-class SlowDesk:
+class SlowDesk(SlowCore):
     """See the module."""
 
-    outcomes_max: int = 256
-    now: int = 0
-    input: int = 0
-    index: int = 0
-    matches: int = 0
-    strategy_runs: bool = True
-    poison: str = "halt"
-    markets: dict[int, Market] = field(default_factory=dict)  # by instrument id
-    accounts: dict[str, int] = field(default_factory=lambda: {"strategy": 0})
-    limits: dict[int, Limits] = field(default_factory=dict)
-    killed: set[int | str] = field(default_factory=set)  # accounts, and "all"
-    clients: dict[str, dict[int, Told]] = field(default_factory=dict)
-    cash: dict[tuple[int, str, int, str], int] = field(default_factory=dict)  # by account, currency, unit and kind
-    parked: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # by input: sequence and bytes
-    settled: dict[int, str] = field(default_factory=dict)
-    decisions: list[Told] = field(default_factory=list)
+    def __init__(self, *, outcomes_max: int = 256, senders_max: int = 256, window: int = 8192) -> None:
+        super().__init__(senders_max=senders_max, window=window)
+        self.outcomes_max = outcomes_max
+        self.strategy_runs, self.parameters = True, dict(PARAMETERS)
+        self.poison = "halt"
+        self.killed: set[int | str] = set()  # accounts, and "all"
+        self.clients: dict[str, dict[int, Told]] = {}
+        self.cash: dict[tuple[int, str, int, str], int] = {}  # by account, currency, unit and kind
+        self.parked: dict[int, tuple[int, bytes]] = {}  # by input: sequence and bytes
+        self.settled: dict[int, str] = {}
 
     # The fold.
 
     def fold(self, ordinal: int, record: Cells) -> None:
         """One record of the tape."""
         first = record[0]
-        self.input, self.index = ordinal, 0
-        self.now = max(self.now, int(first["ts_recv"]))
+        self.begin(ordinal, int(first["ts_recv"]))
         kind, instrument = int(first["kind"]), int(first["instrument"])
         if kind == Kind.DEFINITION:
             defined = read_definition(record)
-            self.markets.setdefault(defined.id, Market(self, defined))
-            self.tell(kind="definition", instrument=defined.id)
+            self.define(defined)
+            self.add(kind="definition", instrument=defined.id)
         elif kind == Kind.COMMAND:
             self._command(int(first["sequence"]), unpack_payload(record))
+        elif kind == Kind.ORDER and first["source"] == DESK_SOURCE:
+            self.order_of_frame(record)
         elif kind == Kind.TRADE:
-            aggressor = {int(Side.BID): BUY, int(Side.ASK): SELL}.get(int(first["side"]))
-            self.markets[instrument].trade(int(first["price"]), int(first["size"]), aggressor)
+            aggressor = {int(Side.BID): r.BUY, int(Side.ASK): r.SELL}.get(int(first["side"]))
+            slot = self._slot(instrument)
+            self.trade(slot, int(first["price"]), int(first["size"]), aggressor)
+            self.follow_up(slot)
         elif kind == Kind.MBP:
-            side = BUY if first["side"] == Side.BID else SELL
-            self.markets[instrument].level(side, int(first["price"]), int(first["size"]))
+            side = r.BUY if first["side"] == Side.BID else r.SELL
+            self.level(self._slot(instrument), side, int(first["price"]), int(first["size"]))
         else:
             assert kind in (Kind.CLOCK, Kind.EPOCH, Kind.STATUS, Kind.GAP), f"no rule for kind {kind}"
 
-    def tell(self, **what: Any) -> None:
-        """Add a decision."""
-        self.decisions.append({"input": self.input, "index": self.index, "now": self.now, **what})
-        self.index += 1
+    def _slot(self, instrument: int) -> int:
+        slot = self.slot_of(instrument)
+        assert slot is not None, f"instrument {instrument} before its definition"
+        return slot
 
     def event(self, kind: str, version: int, causation: str, correlation: str, body: Told) -> None:
         """Add an EVENT."""
-        self.tell(
-            kind="event", id=deterministic_id(kind, self.input, self.index), type=kind, version=version,
+        self.add(
+            kind="event", id=deterministic_id(kind, self.ordinal, self.index), type=kind, version=version,
             causation=causation, correlation=correlation, body=body,
         )  # fmt: skip
 
@@ -158,11 +89,12 @@ class SlowDesk:
 
     def _command(self, sequence: int, payload: bytes) -> None:
         try:
+            refuse_frame(payload)
             envelope = read_envelope(payload)
         except DataError as error:
             name = f"cmds:{sequence}"
             outcome = self._park(sequence, payload, None, error)
-            self.event("command.outcome", 2, name, name, {**outcome, "input": sequence, "position": self.input})
+            self.event("command.outcome", 2, name, name, {**outcome, "input": sequence, "position": self.ordinal})
             return
         known = self._known(envelope)
         if known is None:
@@ -173,7 +105,7 @@ class SlowDesk:
                 self.clients[envelope.client] = window  # The client that spoke last comes last.
                 while len(window) > self.outcomes_max:
                     del window[min(window)]
-        body, version = {**known, "position": self.input}, 1
+        body, version = {**known, "position": self.ordinal}, 1
         if (envelope.type, envelope.version) not in OLD_ANSWERS or "parked" in (known["outcome"], known.get("first")):
             body, version = {**body, "input": sequence, "number": envelope.number}, 2
         self.event("command.outcome", version, envelope.id, envelope.correlation, body)
@@ -202,7 +134,7 @@ class SlowDesk:
         return {**outcome, "tag": tag} if tag else outcome
 
     def _park(self, sequence: int, payload: bytes, envelope: Envelope | None, error: DataError) -> Told:
-        self.parked[self.input] = sequence, payload
+        self.parked[self.ordinal] = sequence, payload
         name = f"cmds:{sequence}"
         causation, correlation = (envelope.id, envelope.correlation) if envelope else (name, name)
         body = {
@@ -215,102 +147,91 @@ class SlowDesk:
         return {"outcome": "parked", "reason": body["reason"]}
 
     def _account(self, name: str, envelope: Envelope) -> int:
-        if name not in self.accounts:
-            if len(self.accounts) >= 16:
-                raise DataError(f"no room for account {name!r}", hint="a desk keeps 16 accounts")
-            self.accounts[name] = len(self.accounts)
-            body = {"account": name, "number": self.accounts[name]}
-            self.event("account.opened", 1, envelope.id, envelope.correlation, body)
-        return self.accounts[name]
+        names = self.accounts_open
+        if name not in names:
+            if len(names) >= ACCOUNTS_MAX:
+                raise DataError(f"no room for account {name!r}", hint=f"a desk keeps {ACCOUNTS_MAX} accounts")
+            names[name] = len(names)
+            self.event("account.opened", 1, envelope.id, envelope.correlation, {"account": name, "number": names[name]})
+        return names[name]
 
-    def _market(self, symbol: str) -> Market:
-        for market in self.markets.values():
-            if market.instrument.symbol == symbol:
-                return market
-        known = ", ".join(sorted(market.instrument.symbol for market in self.markets.values())) or "none yet"
+    def _traded(self, symbol: str) -> int:
+        """The slot of a symbol."""
+        for slot, instrument in enumerate(self.instruments):
+            if instrument.symbol == symbol:
+                return slot
+        known = ", ".join(sorted(instrument.symbol for instrument in self.instruments)[:10]) or "none yet"
         raise DataError(f"unknown instrument {symbol!r}", hint=f"known: {known}")
 
     # Orders.
 
     def submit(self, command: Any, envelope: Envelope) -> Told:
-        market = self._market(command.instrument)
-        price = market.instrument.fixed_price(command.price)
-        size = market.instrument.fixed_size(command.size)
-        account = self._account(command.account, envelope)
-        order_id = self.input * 4096 + self.index
-        side = BUY if command.side == "buy" else SELL
-        market.owners[order_id] = account, envelope.number
-        reason = self._risk(market, account, side, price, size)
-        best = market.best(1 - side)
-        crosses = best is not None and (best <= price if side == BUY else best >= price)
-        if not reason and command.post_only and crosses:
-            reason = WOULD_CROSS
+        slot = self._traded(command.instrument)
+        terms = self.instruments[slot]
+        request = Request(
+            slot=slot, side=SIDES[command.side], order_type=r.ORDER_TYPES.index(command.type),
+            time_in_force=r.TIMES_IN_FORCE.index(command.in_force),
+            flags=command.post_only * r.POST_ONLY_FLAG + command.reduce_only * r.REDUCE_ONLY_FLAG,
+            price=_price(terms, command.price), size=terms.fixed_size(command.size), stop=_price(terms, command.stop),
+            display=_size(terms, command.display), expiry=command.expires_at or 0, number=envelope.number,
+        )  # fmt: skip
+        request = replace(request, account=self._account(command.account, envelope))
+        order_id = self.next_id
+        reason = self.decide(request)
         if reason:
-            market.say(Action.REJECTED, order_id, side, price, size, reason)
-            return {"outcome": "rejected", "reason": REASONS[reason], "order_id": order_id}
-        market.say(Action.ACCEPTED, order_id, side, price, size)
-        filled = len(self.decisions)
-        force = IOC if command.time_in_force == "ioc" else POST_ONLY if command.post_only else GTC
-        assert market.submit(order_id, side, price, size, force)
-        left = size - sum(told["size"] for told in self.decisions[filled:])
-        if left and force == IOC:
-            market.say(Action.CANCELLED, order_id, side, price, left)
+            return {"outcome": "rejected", "reason": r.REASONS[reason], "order_id": order_id}
         return {"outcome": "accepted", "order_id": order_id}
 
-    def _risk(self, market: Market, account: int, side: int, price: int, size: int) -> int:
-        limits, terms = self.limits.get(account, Limits()), market.instrument
-        lots = size // terms.lot_size
-        held = market.of(account).position
-        after = (
-            held + market.waiting(account, BUY) + size if side == BUY else -held + market.waiting(account, SELL) + size
-        )
-        if self.killed & {account, "all"}:
-            return KILLED
-        if size <= 0 or size > limits.order_size * terms.lot_size or lots * terms.lot_size != size:
-            return BAD_SIZE
-        if price <= 0 or price % terms.tick_size:
-            return BAD_PRICE
-        if market.notional(price, size) > limits.notional:
-            return TOO_LARGE
-        if after > limits.position * terms.lot_size:
-            return POSITION_LIMIT
-        if len(market.working) >= min(limits.open_orders, WORKING_MAX):
-            return OPEN_LIMIT
-        return 0
+    def replace_order(self, command: Any, envelope: Envelope) -> Told:
+        order = self._find(command)
+        if order is None:
+            return _unknown(command.order_id)
+        terms = self.instruments[order.slot]
+        request = Request(
+            kind=r.REPLACE, account=order.account, slot=order.slot, side=order.side, target=order.order_id,
+            price=_price(terms, command.price), size=_size(terms, command.size), stop=_price(terms, command.stop),
+            display=_size(terms, command.display), number=envelope.number,
+        )  # fmt: skip
+        announced = self.next_id
+        reason = self.decide(request)
+        if reason:
+            return {"outcome": "rejected", "reason": r.REASONS[reason], "order_id": command.order_id}
+        stands = self._find(command) is not None
+        return {"outcome": "accepted", "order_id": command.order_id if stands else announced}
 
     def cancel(self, command: Any, envelope: Envelope) -> Told:
-        wanted = None if command.instrument is None else self._market(command.instrument)
-        account = self.accounts.get(command.account)
-        for market in self.markets.values():
-            for order in market.working:
-                ours = order.order_id == command.order_id and market.owners[order.order_id][0] == account
-                if ours and wanted in (None, market):
-                    self._cancel(market, order)
-                    return {"outcome": "accepted", "order_id": command.order_id}
-        return {"outcome": "rejected", "reason": REASONS[UNKNOWN_ORDER], "order_id": command.order_id}
+        order = self._find(command)
+        if order is None:
+            return _unknown(command.order_id)
+        request = Request(kind=r.CANCEL, account=order.account, slot=order.slot, target=order.order_id)
+        assert self.decide(request) == r.OK
+        return {"outcome": "accepted", "order_id": command.order_id}
 
-    def mass_cancel(self, command: Any, envelope: Envelope) -> Told:
-        markets = None if command.instrument is None else [self._market(command.instrument)]
-        account = None if command.account is None else self.accounts.get(command.account, -1)
-        sides = (BUY, SELL) if command.side is None else (BUY if command.side == "buy" else SELL,)
-        return {"outcome": "accepted", "count": self._cancel_all(account, markets, sides)}
+    def _find(self, command: Any) -> Order | None:
+        slot = None if command.instrument is None else self._traded(command.instrument)
+        account = self.accounts_open.get(command.account)
+        for order in self.working:
+            if (order.order_id, order.account) == (command.order_id, account) and slot in (None, order.slot):
+                return order
+        return None
+
+    def cancel_many(self, command: Any, envelope: Envelope) -> Told:
+        slots = None if command.instrument is None else [self._traded(command.instrument)]
+        account = None if command.account is None else self.accounts_open.get(command.account, -1)
+        sides = (r.BUY, r.SELL) if command.side is None else (SIDES[command.side],)
+        return {"outcome": "accepted", "count": self._cancel_all(account, slots, sides)}
 
     def _cancel_all(
-        self, account: int | None, markets: list[Market] | None = None, sides: tuple[int, ...] = (BUY, SELL)
+        self, account: int | None, slots: list[int] | None = None, sides: tuple[int, ...] = (r.BUY, r.SELL)
     ) -> int:
         """Cancel by instrument, then side, then age; None for all accounts, or instruments."""
-        count = 0
-        for market in markets or [self.markets[number] for number in sorted(self.markets)]:
+        before = len(self.working)
+        if slots is None:
+            slots = sorted(range(len(self.instruments)), key=lambda slot: self.instruments[slot].id)
+        for slot in slots:
             for side in sides:
-                for order in list(market.working):
-                    if order.side == side and account in (None, market.owners[order.order_id][0]):
-                        self._cancel(market, order)
-                        count += 1
-        return count
-
-    def _cancel(self, market: Market, order: Any) -> None:
-        market.say(Action.CANCELLED, order.order_id, order.side, order.price, order.left)
-        market.working.remove(order)
+                self.mass_cancel(account, slot, side)
+        return before - len(self.working)
 
     # Control.
 
@@ -332,30 +253,75 @@ class SlowDesk:
         return {"outcome": "accepted", "count": body["count"]}
 
     def _switch(self, who: int | str, on: bool) -> int:
-        if not on:
+        if on:
+            self.killed.add(who)
+        else:
             self.killed.discard(who)
-            return 0
-        self.killed.add(who)
-        return self._cancel_all(None if who == "all" else int(who))
+        for account in range(ACCOUNTS_MAX):
+            self.account(account).off = bool(self.killed & {account, "all"})
+        return self._cancel_all(None if who == "all" else int(who)) if on else 0
 
     def set_limits(self, command: Any, envelope: Envelope) -> Told:
-        values = {name: int(value) for name, value in command.given.items() if name != "notional"}
-        if command.notional is not None:
-            values["notional"] = to_fixed(command.notional, -9)
+        slot = None if command.instrument is None else self._traded(command.instrument)
+        values: dict[str, int] = {}
+        for name, value in command.given.items():
+            if name in OF_THE_ACCOUNT and slot is not None:
+                raise DataError("this limit is of an account in all instruments", subject=name)
+            if name == "notional":
+                values[name] = to_fixed(value, -9)
+            else:
+                values[name] = r.SELF_MATCH_POLICIES.index(value) if name == "self_match" else int(value)
+        if values.get("open_orders", 0) > 8192:
+            raise DataError("one instrument holds 8192 working orders at most", subject="open_orders")
         account = self._account(command.account, envelope)
-        limits = self.limits.setdefault(account, Limits())
+        everywhere = range(len(self.instruments)) if slot is None else [slot]
         for name, value in values.items():
-            setattr(limits, name, value)
-        body = {"account": command.account, "limits": values}
-        self.event("limits.set", 1, envelope.id, envelope.correlation, body)
+            if name in OF_THE_ACCOUNT:
+                setattr(self.account(account), OF_THE_ACCOUNT[name], value)
+                continue
+            for at in everywhere:
+                setattr(self.limit(account, at), LIMIT_NAMES.get(name, name), value)
+            if slot is None:
+                setattr(self.usual_limits.setdefault(account, Limits()), LIMIT_NAMES.get(name, name), value)
+        self.event("limits.set", 1, envelope.id, envelope.correlation, {"account": command.account, "limits": values})
         return {"outcome": "accepted"}
 
     def open_account(self, command: Any, envelope: Envelope) -> Told:
         self._account(command.account, envelope)
         return {"outcome": "accepted"}
 
+    def configure_account(self, command: Any, envelope: Envelope) -> Told:
+        account = self._account(command.account, envelope)
+        given = command.model_dump(exclude={"account"}, exclude_none=True)
+        booking = Booking(**(asdict(self.booking(account)) | given))
+        if not self.is_flat(account):
+            raise DataError("the account is not flat", hint="close its positions and cancel its orders first")
+        self.configure(account, booking)
+        body = {"account": command.account, **asdict(booking)}
+        self.event("account.configured", 1, envelope.id, envelope.correlation, body)
+        return {"outcome": "accepted"}
+
+    def correct_position(self, command: Any, envelope: Envelope) -> Told:
+        slot = self._traded(command.instrument)
+        terms = self.instruments[slot]
+        size, price = terms.fixed_size(command.size), terms.fixed_price(command.price)
+        account = self._account(command.account, envelope)
+        self.correct(account, slot, size, price)
+        body = command.model_dump(mode="json")
+        self.event("position.corrected", 1, envelope.id, envelope.correlation, body)
+        self.follow_up(slot)
+        return {"outcome": "accepted"}
+
+    def register(self, command: Any, envelope: Envelope) -> Told:
+        known = {instrument.id: instrument for instrument in self.instruments}
+        made = registered(command, known)
+        assert known.get(made.id) == made, "no definition stands before the command that registers"
+        body = {"instrument": made.id, "symbol": command.symbol, "venue": command.venue}
+        self.event("instrument.registered", 1, envelope.id, envelope.correlation, body)
+        return {"outcome": "accepted", "instrument": made.id}
+
     def book_cash(self, command: Any, envelope: Envelope) -> Told:
-        terms = [market.instrument for market in self.markets.values()]
+        terms = self.instruments
         exponent = next((one.currency_exponent for one in terms if one.currency == command.currency), -9)
         amount = to_fixed(command.amount, exponent)
         account = self._account(command.account, envelope)
@@ -369,16 +335,34 @@ class SlowDesk:
     def ping(self, command: Any, envelope: Envelope) -> Told:
         return {"outcome": "accepted"}
 
+    def _require(self, strategy: str | None) -> None:
+        if strategy not in (None, STRATEGY):
+            raise DataError(f"strategy {strategy!r} does not run here", hint=f"this desk runs {STRATEGY}")
+
+    def configure_strategy(self, command: Any, envelope: Envelope) -> Told:
+        self._require(command.strategy)
+        for name in command.parameters:
+            if name not in self.parameters:
+                raise DataError(
+                    f"strategy {STRATEGY} has no parameter {name!r}", hint=f"it has {', '.join(self.parameters)}"
+                )
+        self.parameters |= command.parameters
+        body = {"strategy": STRATEGY, "parameters": command.parameters}
+        self.event("strategy.configured", 1, envelope.id, envelope.correlation, body)
+        return {"outcome": "accepted"}
+
     def start_strategy(self, command: Any, envelope: Envelope) -> Told:
+        self._require(command.strategy)
         if not self.strategy_runs:
-            self.event("strategy.started", 1, envelope.id, envelope.correlation, {"strategy": "idler"})
+            self.event("strategy.started", 1, envelope.id, envelope.correlation, {"strategy": STRATEGY})
         self.strategy_runs = True
         return {"outcome": "accepted"}
 
     def stop_strategy(self, command: Any, envelope: Envelope) -> Told:
+        self._require(command.strategy)
         count = self._cancel_all(0) if command.cancel_orders else 0
         if self.strategy_runs:
-            body = {"strategy": "idler", "count": count}
+            body = {"strategy": STRATEGY, "count": count}
             self.event("strategy.stopped", 1, envelope.id, envelope.correlation, body)
         self.strategy_runs = False
         return {"outcome": "accepted", "count": count}
@@ -393,7 +377,7 @@ class SlowDesk:
     def drop_parked(self, command: Any, envelope: Envelope) -> Told:
         sequence, _ = self._find_parked(command.position)
         del self.parked[command.position]
-        self.settled[command.position] = f"was dropped at {self.input}"
+        self.settled[command.position] = f"was dropped at {self.ordinal}"
         body = {"position": command.position, "sequence": sequence, "why": "asked"}
         self.event("command.dropped", 1, envelope.id, envelope.correlation, body)
         return {"outcome": "accepted"}
@@ -414,37 +398,63 @@ class SlowDesk:
 
     def state(self) -> Told:
         """Money, working orders, limits, kill switches and outcomes, as `state_of` tells them of an engine."""
+        money = {
+            (account, self.instruments[slot].id): tuple(getattr(ledger, name) for name in MONEY)
+            for (account, slot), ledger in self.ledgers.items()
+            if account < ACCOUNTS_MAX
+        }
+        limits = [self.limit(account, slot) for account in range(ACCOUNTS_MAX) for slot in range(len(self.instruments))]
         return {
-            "money": {
-                (account, number): tuple(getattr(money, name) for name in MONEY)
-                for number, market in self.markets.items()
-                for account, money in market.money.items()
-                if money.fills
-            },
+            "money": {place: row for place, row in money.items() if any(row)},
             "working": {
-                number: [
-                    (order.order_id, order.side, order.price, order.left, order.ahead, *market.owners[order.order_id])
-                    for order in market.working
+                instrument.id: [
+                    (o.order_id, o.account, o.side, o.price, o.left, o.shown, o.ahead, o.waits)
+                    for o in sorted(self.listed(slot), key=lambda o: o.waits)
                 ]
-                for number, market in self.markets.items()
+                for slot, instrument in enumerate(self.instruments)
             },
+            "limits": [(one.order_size, one.position, one.notional, one.open_orders, one.band) for one in limits],
+            "conduct": [(self.account(at).off, self.account(at).policy, self.account(at).messages)
+                        for at in range(ACCOUNTS_MAX)],
+            "bookings": [tuple(asdict(self.booking(account)).values()) for account in range(ACCOUNTS_MAX)],
             "cash": {place: amount for place, amount in self.cash.items() if amount},
-            "accounts": self.accounts,
-            "killed": {number for number in range(16) if self.killed & {number, "all"}},
+            "accounts": self.accounts_open,
             "clients": [[client, sorted(window.items())] for client, window in self.clients.items()],
+            "senders": {
+                client: (one.last, {n: told for n, told in one.outcomes.items() if n > one.last - self.window})
+                for client, one in self.senders.items()
+            },
+            "strategy": (self.strategy_runs, self.parameters),
         }  # fmt: skip
+
+
+def _price(terms: Instrument, price: Any) -> int:
+    return 0 if price is None else terms.fixed_price(price)
+
+
+def _size(terms: Instrument, size: Any) -> int:
+    return 0 if size is None else terms.fixed_size(size)
+
+
+def _unknown(order_id: int) -> Told:
+    return {"outcome": "rejected", "reason": r.REASONS[r.UNKNOWN_ORDER], "order_id": order_id}
 
 
 Handler = Callable[[SlowDesk, Any, Envelope], Told]
 HANDLERS: dict[str, Handler] = {
     "order.submit": SlowDesk.submit,
+    "order.replace": SlowDesk.replace_order,
     "order.cancel": SlowDesk.cancel,
-    "order.mass_cancel": SlowDesk.mass_cancel,
+    "order.mass_cancel": SlowDesk.cancel_many,
     "account.kill": SlowDesk.kill_account,
     "kill.switch": SlowDesk.kill_switch,
     "risk.set_limits": SlowDesk.set_limits,
     "desk.ping": SlowDesk.ping,
     "account.open": SlowDesk.open_account,
+    "account.configure": SlowDesk.configure_account,
+    "instrument.register": SlowDesk.register,
+    "position.correct": SlowDesk.correct_position,
+    "strategy.configure": SlowDesk.configure_strategy,
     "cash.book": SlowDesk.book_cash,
     "strategy.start": SlowDesk.start_strategy,
     "strategy.stop": SlowDesk.stop_strategy,
@@ -452,29 +462,3 @@ HANDLERS: dict[str, Handler] = {
     "parked.drop": SlowDesk.drop_parked,
     "parked.replay": SlowDesk.replay_parked,
 }
-
-
-def told_by(record: Cells) -> Told:
-    """One record of EVENTS as the oracle tells it."""
-    first = record[0]
-    told: Told = {"input": int(first["sequence"]), "index": int(first["count"]), "now": int(first["ts_recv"])}
-    kind = int(first["kind"])
-    if kind == Kind.EVENT:
-        said = json.loads(unpack_payload(record))
-        told |= {"kind": "event"} | {name: said[name] for name in ("id", "type", "version", "causation", "correlation")}
-        return told | {"body": said["body"]}
-    told["instrument"] = int(first["instrument"])
-    if kind == Kind.DEFINITION:
-        return {**told, "kind": "definition"}
-    extension = words(record)[1].tolist()
-    told |= {name: int(first[name]) for name in ("side", "order_id", "price", "size")}
-    if kind == Kind.ORDER:
-        return told | {
-            "kind": "order", "action": int(first["action"]), "reason": int(first["depth"]), "account": extension[0],
-            "number": extension[1],
-        }  # fmt: skip
-    assert kind == Kind.FILL
-    return told | {
-        "kind": "fill", "liquidity": int(first["depth"]), "match": extension[0], "fee": extension[1],
-        "account": extension[3], "position": extension[4], "cash": extension[5],
-    }  # fmt: skip

@@ -124,7 +124,8 @@ class DeskPair:
         for slot, instrument in enumerate(INSTRUMENTS):
             define(self.books, slot, TICK)
             define_instrument(self.desk, slot, instrument)
-            market = Market(money_exponent=-1, tick=TICK, lot=instrument.lot_size, multiplier=instrument.multiplier)
+            market = Market(money_exponent=-1, tick=TICK, lot=instrument.lot_size, multiplier=instrument.multiplier,
+                            unit=instrument.currency_exponent)  # fmt: skip
             market.crossing = slot == 1
             markets.append(market)
         markets[0].levels = self.displayed
@@ -132,6 +133,7 @@ class DeskPair:
         self.out = np.zeros((OUT_ROWS_MADE, 8), np.int64)
         self.ladder = np.zeros((2, 8), np.int64)
         self.ordinal, self.now = 0, 0
+        self.said = from_words(self.out[:0])  # what the kernels wrote at the last input
 
     def displayed(self, side: int) -> list[tuple[int, int]]:
         """The levels of the recorded book."""
@@ -149,8 +151,8 @@ class DeskPair:
         self.slow.records.clear()
         self.slow.begin(self.ordinal, self.now)
         result = None if name == "wait" else getattr(self, name)(*values)
-        said = read_records(from_words(self.out[: int(counters[OUT_ROWS])].copy()))
-        assert said == self.slow.records
+        self.said = from_words(self.out[: int(counters[OUT_ROWS])].copy())
+        assert read_records(self.said) == self.slow.records
         assert counters[OVERFLOWS] == 0
         return result
 

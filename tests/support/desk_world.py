@@ -12,29 +12,16 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from tapehouse.core import VirtualClock
-from tapehouse.core.errors import AmbiguousAppendError, ConflictError, TapehouseError
-from tapehouse.desk.state import (
-    CASH,
-    FEES,
-    FILLS,
-    LIMIT_KILLED,
-    ORDER_ACCOUNT,
-    ORDER_AHEAD,
-    ORDER_ID,
-    ORDER_LEFT,
-    ORDER_NUMBER,
-    ORDER_PRICE,
-    ORDER_SIDE,
-    POSITION,
-)
-from tapehouse.engine import Engine, GatedEngine, Sequencer, catch_up, read_tape
+from tapehouse.core.errors import AmbiguousAppendError, ConflictError, DataError, TapehouseError
+from tapehouse.desk.order_frames import decode_orders, is_order_frame, refusal
+from tapehouse.engine import Engine, GatedEngine, Sequencer, catch_up, take_tape
 from tapehouse.log import (
     Extent,
     FrameHeader,
-    FrameWriter,
     MemoryLog,
     MemorySnapshots,
     Message,
@@ -42,10 +29,12 @@ from tapehouse.log import (
     decode_frame,
     open_frame,
 )
-from tapehouse.market import Action, Cells, Kind, record_starts, unpack_payload
+from tapehouse.market import Action, Cells, Flag, Kind, record_starts, unpack_payload
 from tests.support.bench import idler
-from tests.support.desk_oracle import SlowDesk, Told, told_by
+from tests.support.desk_oracle import DESK_SOURCE, PARAMETERS, SlowDesk
+from tests.support.desk_slow import Told
 from tests.support.desk_streams import INSTRUMENTS, Traffic, join, market_records
+from tests.support.desk_told import decisions_in, state_of
 
 FATES = ("before", "after", "late")  # of an append at which a life ends
 STEPS_MAX = 5_000  # of one world: a bound against a life that never gets anywhere
@@ -143,6 +132,7 @@ class Plan:
         stream: Seed of what clients and venue say.
         luck: Seed of splits, faults and snapshots.
         kills: For each life but the last, at which call of a log it ends.
+        frames: How many of a hundred messages are frames of orders.
         snapshots: Whether engines begin from one, or from nothing.
         fenced, rivals: For negative controls: whether logs have fences, and how many engines run at once.
     """
@@ -151,6 +141,7 @@ class Plan:
     luck: int = 0
     commands: int = 60
     records: int = 90
+    frames: int = 25
     kills: tuple[int, ...] = ()
     snapshots: bool = True
     fenced: bool = True
@@ -163,7 +154,7 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rng = random.Random(plan.luck)
-        self.traffic = Traffic(plan.stream)
+        self.traffic = Traffic(plan.stream, frames=plan.frames)
         self.market = market_records(plan.stream, plan.records)
         self.commands = MemoryLog("CMDS_world")
         self.tape = MortalLog("TAPE_world", self.rng)
@@ -194,8 +185,7 @@ class World:
 
     async def _live(self, *, stops: bool) -> bool:
         """One life; False where it was stopped in good order, with a snapshot, before everything was consumed."""
-        state = await read_tape(self.tape)
-        writer = await FrameWriter.open(
+        state, writer = await take_tape(
             self.tape, writer=self.rng.randrange(1, 99), frame_cells=self.rng.randrange(8, 60)
         )
         writer._pause = _no_pause
@@ -218,6 +208,8 @@ class World:
                 for _ in range(self.rng.choice([0, 0, 1, 5])):
                     await asyncio.sleep(0)
                 if stops and self.rng.random() < 0.02:
+                    if self.rng.random() < 0.5:  # While it runs, too.
+                        await engines[0].save()
                     await _end(tasks)
                     await engines[0].save()
                     return False
@@ -237,7 +229,7 @@ class World:
     def _make_engine(self) -> GatedEngine:
         snapshots = self.snapshots if self.plan.snapshots else None
         return GatedEngine(
-            Engine(idler()), self.tape, self.events, writer=self.rng.randrange(1, 99), snapshots=snapshots,
+            Engine(idler(**PARAMETERS)), self.tape, self.events, writer=self.rng.randrange(1, 99), snapshots=snapshots,
             snapshot_cells=self.rng.choice([30, 300, NEVER]),
         )  # fmt: skip
 
@@ -252,6 +244,7 @@ class World:
         what = rng.choice(["send", "send", "admit", "feed", "feed", "tick"])
         if what == "send" and left:
             await self._listen()
+            self.traffic.instruments, self.traffic.now = dict(state.instruments), sequencer.now
             for _ in range(rng.randrange(1, 5)):
                 if len(self.traffic.sent) < self.plan.commands:
                     await self.commands.append(self.traffic.next(), expected_last=None)
@@ -273,7 +266,9 @@ class World:
         for message in self.events._messages[self.heard :]:
             for told in decisions_in(_cells(message)):
                 if told["kind"] == "order" and told["action"] == Action.ACCEPTED:
-                    self.traffic.orders.append(told["order_id"])
+                    self.traffic.orders.append((told["order_id"], told["account"], told["instrument"]))
+                if told.get("type") == "account.opened":
+                    self.traffic.accounts[told["body"]["number"]] = told["body"]["account"]
                 if told.get("type") == "command.parked":
                     self.traffic.inputs.append(told["input"])
         self.heard = len(self.events._messages)
@@ -293,12 +288,6 @@ def _cells(message: Message) -> Cells:
     return decode_frame(message.payload)[1]
 
 
-def decisions_in(cells: Cells) -> list[Told]:
-    """Every record of EVENTS, as the oracle tells it."""
-    starts = record_starts(cells).tolist()
-    return [told_by(cells[at : at + int(cells["cells"][at])]) for at in starts]
-
-
 async def cells_of(log: MemoryLog) -> Cells:
     """All cells of a log, every frame checked to follow the one before."""
     log = log if not isinstance(log, MortalLog) else _immortal(log)
@@ -316,36 +305,48 @@ def _immortal(log: MortalLog) -> MortalLog:
     return log
 
 
-def state_of(engine: Engine) -> Told:
-    """An engine's state as `SlowDesk.state` tells it."""
-    desk = engine.desk
-    money, working = {}, {}
-    for number in engine.instruments:
-        slot = engine.route(number)
-        for account, row in enumerate(desk.accounts[:16, slot]):
-            if row[FILLS]:
-                money[account, number] = tuple(int(row[column]) for column in (POSITION, CASH, FEES))
-        rows = desk.orders[desk.working[slot, : desk.working_count[slot]]]
-        columns = [ORDER_ID, ORDER_SIDE, ORDER_PRICE, ORDER_LEFT, ORDER_AHEAD, ORDER_ACCOUNT, ORDER_NUMBER]
-        working[number] = [tuple(row) for row in rows[:, columns].tolist()]
-    commands: Any = engine._commands
-    return {
-        "money": money,
-        "working": working,
-        "cash": {
-            (account, currency, exponent, kind): amount
-            for account in range(16)
-            for (currency, exponent), kinds in commands.cash.of(account).items()
-            for kind, amount in kinds.items()
-            if amount
-        },
-        "accounts": commands._accounts,
-        "killed": {account for account in range(16) if desk.limits[account, LIMIT_KILLED]},
-        "clients": [[client, sorted(window.items())] for client, window in commands._clients._outcomes.items()],
-    }
+def expected_inputs(inbox: list[bytes]) -> list[Told]:
+    """What the messages of CMDS must be on the tape, each once and in order."""
+    expected: list[Told] = []
+    for sequence, payload in enumerate(inbox, 1):
+        if is_order_frame(payload):
+            try:
+                orders = decode_orders(payload)
+            except DataError as error:
+                payload = refusal(str(error))
+            else:
+                last = len(orders) - 2
+                expected += [_order_input(sequence, orders[at : at + 2], at == last) for at in range(0, len(orders), 2)]
+                continue
+        if len(payload) > 12_192:
+            payload = b'{"refused": "%d bytes"}' % len(payload)
+        expected.append({"sequence": sequence, "payload": payload})
+    return expected
 
 
-async def check(world: World, *, outcomes_max: int = 256) -> SlowDesk:
+def inputs_on(tape: Cells) -> list[Told]:
+    """The messages of CMDS as a tape has them."""
+    found: list[Told] = []
+    for at in record_starts(tape).tolist():
+        record = tape[at : at + int(tape["cells"][at])].copy()
+        sequence = int(record["sequence"][0])
+        if record["kind"][0] == Kind.COMMAND:
+            found.append({"sequence": sequence, "payload": unpack_payload(record)})
+        elif record["kind"][0] == Kind.ORDER and record["source"][0] == DESK_SOURCE:
+            is_last = bool(record["flags"][0] & np.uint8(Flag.LAST))
+            for name in ("sequence", "ts_event", "ts_recv"):
+                record[name][0] = 0
+            record["source"] = 0
+            record["flags"] &= np.uint8(127)
+            found.append(_order_input(sequence, record, is_last))
+    return found
+
+
+def _order_input(sequence: int, record: Cells, is_last: bool) -> Told:
+    return {"sequence": sequence, "order": record.tobytes(), "is_last": is_last}
+
+
+async def check(world: World, **bounds: int) -> SlowDesk:
     """Hold the logs and the last engine against the oracle; returns the oracle.
 
     Raises:
@@ -354,26 +355,28 @@ async def check(world: World, *, outcomes_max: int = 256) -> SlowDesk:
     """
     tape = await cells_of(world.tape)
     inbox = [message.payload async for message in world.commands.read(1)]
-    oracle = SlowDesk(outcomes_max=outcomes_max)
-    admitted = []
+    oracle = SlowDesk(**bounds)
+    places, orders = [], []
     for at in record_starts(tape).tolist():
         record = tape[at : at + int(tape["cells"][at])]
         oracle.fold(at, record)
         if record["kind"][0] == Kind.COMMAND:
-            admitted.append((int(record["sequence"][0]), unpack_payload(record)))
-    shown = [payload if len(payload) <= 12_192 else b'{"refused": "%d bytes"}' % len(payload) for payload in inbox]
-    assert admitted == list(enumerate(shown, 1)), "every command has its place on the tape, once, in order"
+            places.append(at)
+        elif record["kind"][0] == Kind.ORDER:
+            orders.append(at)
+    assert inputs_on(tape) == expected_inputs(inbox), "every command has its place on the tape, once, in order"
     decided = decisions_in(await cells_of(world.events))
     for found, expected in zip(decided, oracle.decisions, strict=False):
         assert found == expected, f"{found} instead of {expected}"
     assert len(decided) == len(oracle.decisions), f"{len(decided)} decisions instead of {len(oracle.decisions)}"
     outcomes = [told["input"] for told in decided if told.get("type") == "command.outcome"]
-    places = [at for at in record_starts(tape).tolist() if tape["kind"][at] == Kind.COMMAND]
+    answered = [told["input"] for told in decided if "answer" in told]
+    assert answered == orders, "every order of a frame has one answer"
     if not any(told.get("type") == "command.unparked" for told in decided):
         assert outcomes == places, "every command has one outcome"
     if world.engine is not None:
         assert state_of(world.engine) == oracle.state(), f"{state_of(world.engine)} instead of {oracle.state()}"
-        calm = Engine(idler())  # An undisturbed run over the same tape, in one piece.
+        calm = Engine(idler(**PARAMETERS))  # An undisturbed run over the same tape, in one piece.
         header = FrameHeader(log_id=bytes(16), writer=1, epoch=1, first_ordinal=0)
         calm.apply(header, tape)
         assert calm.digests() == world.engine.digests(), "the state is not that of an undisturbed run"

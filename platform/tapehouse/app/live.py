@@ -29,7 +29,7 @@ from tapehouse.engine import (
     TapeState,
     catch_up,
     listen,
-    read_tape,
+    take_tape,
 )
 from tapehouse.engine import record as record_feed
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS
@@ -97,11 +97,13 @@ async def open_sequencer(
     Args:
         clock_source: None for the one that the tape has; a new tape lives by wall time.
         chain_feed: The feed that the tape holds goes on: know it again.
+
+    Raises:
+        ConflictError: Somebody goes on writing it.
     """
-    state = await read_tape(logs.tape, chain_feed=chain_feed)
+    state, writer = await take_tape(logs.tape, writer=new_writer_id(), chain_feed=chain_feed)
     if clock_source is None:
         clock_source = "history" if state.clock == "history" else "wall"
-    writer = await FrameWriter.open(logs.tape, writer=new_writer_id())
     sequencer = Sequencer(
         logs.tape, writer, state, clock_source=clock_source, clock=clock, code=code_hash(), metrics=metrics
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from tapehouse.core.units import format_time_ns
 
 if TYPE_CHECKING:
     from tapehouse.app.past import StateAt
+
+TURNED_MAX = 4  # values that are shown side by side, where a row each would not fit
 
 
 def get(
@@ -84,10 +87,18 @@ def get(
     elif not reading.value:
         console.print(f"nothing below {key}", highlight=False)
     else:
-        columns = list(dict.fromkeys(name for value in reading.value.values() for name in value))
-        rows = [(found, *(_cell(value.get(name)) for name in columns)) for found, value in reading.value.items()]
-        print_table(key, ("key", *columns), rows)
+        fields = list(dict.fromkeys(name for value in reading.value.values() for name in value))
+        rows = [(found, *(_cell(value.get(name)) for name in fields)) for found, value in reading.value.items()]
+        table: list[tuple[str, ...]] = [("key", *fields), *rows]
+        if len(rows) <= TURNED_MAX and _width(table) > console.width:
+            table = list(zip(*table, strict=True))
+        print_table(key, table[0], table[1:])
     return 0
+
+
+def _width(table: Iterable[Sequence[str]]) -> int:
+    """How many characters a table takes across."""
+    return sum(max(map(len, column)) + 3 for column in zip(*table, strict=True))
 
 
 def build(

@@ -6,6 +6,7 @@ from tapehouse.core.digest import DigestChain, combine, short
 from tapehouse.core.errors import (
     AmbiguousAppendError,
     BusUnavailableError,
+    BusyError,
     ConflictError,
     DataError,
     DecodeError,
@@ -26,6 +27,7 @@ __all__ = [
     "UNDEFINED",
     "AmbiguousAppendError",
     "BusUnavailableError",
+    "BusyError",
     "Clock",
     "ConflictError",
     "DataError",

@@ -242,7 +242,8 @@ def _read_request(request: Array, words: Array, row: Int, slot: Int) -> None:
     request[REQUEST_FLAGS] = (packed >> 16) & 127
     request[REQUEST_PRICE] = words[row, 4]
     request[REQUEST_SIZE] = words[row, 5]
-    request[REQUEST_STOP] = words[row + 1, 2]
+    stop = words[row + 1, 2]
+    request[REQUEST_STOP] = 0 if kind == REPLACE and stop == _UNDEFINED else stop  # None: it keeps its own.
     request[REQUEST_DISPLAY] = words[row + 1, 3]
     request[REQUEST_EXPIRY] = words[row + 1, 4]
     request[REQUEST_TARGET] = words[row, 3]

@@ -210,6 +210,8 @@ def match(
         elif desk.orders[row, ORDER_FLAGS] & REDUCE_ONLY_FLAG == 0 or fit_to_position(desk, out, slot, row):
             take = min(left, order_left(desk.own, row))
             cross(desk, books, out, powers, slot, row, account, side, order_id, take, draft[ORDER_FLAGS])
+            if desk.counters[OVERFLOWS] != 0:  # The engine halts here: nothing more may be said.
+                return 0, OK
             left -= take
     return left, OK
 

@@ -90,6 +90,7 @@ from tapehouse.desk.state import (
     ORDER_TYPE,
     OUT_ROWS,
     OVER_REDUCED,
+    OVERFLOWS,
     REDUCING_BUY,
     SESSION_CLOSE,
     STOPS,
@@ -459,6 +460,8 @@ def follow_up(desk: State, books: State, ladder: Array, out: Array, powers: Arra
     """
     counters, contract = desk.counters, desk.instruments[slot]
     while True:
+        if counters[OVERFLOWS] != 0:  # The engine halts at this input.
+            return 0
         if contract[OVER_REDUCED] != 0:
             trim_reducing(desk, out, slot)
         row = next_triggered(desk, slot)

@@ -32,8 +32,8 @@ _FIRST_ROOM = 4096
     ID, INSTRUMENT, ACCOUNT, NUMBER, SIDE, PRICE, SIZE, LEFT, FILLED, FILLS, STATUS, REASON, CREATED, UPDATED, ORDINAL,
 ) = range(15)  # fmt: skip
 COLUMNS = 15
-WORKING, FILLED_UP, CANCELLED, REJECTED, EXPIRED = range(5)
-STATUSES = ("working", "filled", "cancelled", "rejected", "expired")
+WORKING, FILLED_UP, CANCELLED, REJECTED, EXPIRED, REPLACED = range(6)
+STATUSES = ("working", "filled", "cancelled", "rejected", "expired", "replaced")
 
 # Entries of `counts`.
 ROWS, DONE, LAST_ID = range(3)
@@ -44,7 +44,7 @@ _PROBLEMS = {
     _BAD_RECORD: "a record is cut short, or names an impossible account or action",
     _UNKNOWN_ORDER: "a decision is about an order that is not working",
     _ORDER_NOT_NEW: "a new order's id is not above all earlier ones",
-    _BAD_SIZE: "more was filled than was left",
+    _BAD_SIZE: "more was filled than was left, or an order grew in its place",
 }
 _ORDER, _FILL = int(Kind.ORDER), int(Kind.FILL)
 _ACCEPTED, _REJECTED = int(Action.ACCEPTED), int(Action.REJECTED)
@@ -121,12 +121,22 @@ def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[
             if length < 2 or account < 0 or account >= ACCOUNTS_MAX:
                 return at, _BAD_RECORD
             order_id = array[at, 3]
-            if kind == _ORDER and (action == _ACCEPTED or action == _REJECTED):
+            replaced = array[at + 1, 5] if kind == _ORDER and action == _ACCEPTED else 0
+            shrunk = replaced != 0 and replaced == order_id
+            if kind == _ORDER and (action == _ACCEPTED or action == _REJECTED) and not shrunk:
                 if order_id <= counts[LAST_ID]:
                     return at, _ORDER_NOT_NEW
+                gone = find_order(table, counts[ROWS], replaced) if replaced != 0 else -1
+                if replaced != 0 and (gone < 0 or table[gone, STATUS] != WORKING):
+                    return at, _UNKNOWN_ORDER
                 row = counts[ROWS]
                 if row == table.shape[0]:
                     return at, _FULL
+                if gone >= 0:
+                    table[gone, STATUS] = REPLACED
+                    table[gone, UPDATED] = array[at, 0]
+                    table[gone, ORDINAL] = array[at, 2]
+                    counts[DONE] += 1
                 order = table[row]
                 open_order(order, array, at)
                 counts[ROWS] = row + 1
@@ -146,6 +156,12 @@ def fold_orders(table: Array, counts: Array, array: Array, start: Int) -> tuple[
                     order[FILLS] += 1
                     if order[LEFT] == 0:
                         order[STATUS] = FILLED_UP
+                elif shrunk:
+                    if array[at, 5] > order[LEFT]:
+                        return at, _BAD_SIZE
+                    order[SIZE] -= order[LEFT] - array[at, 5]
+                    order[LEFT] = array[at, 5]
+                    order[REASON] = (packed >> 24) & 255
                 elif action == _TRIGGERED:
                     order[PRICE] = array[at, 4]
                 elif action != _CANCELLED and action != _EXPIRED:
@@ -166,7 +182,7 @@ class OrdersProjection:
     """A machine over EVENTS; see the module."""
 
     name = "orders"
-    version = 1
+    version = 2
 
     def __init__(self, *, done_max: int = DONE_MAX) -> None:
         self._done_max = done_max

@@ -25,6 +25,7 @@ PROTECTION_PPM = 100_000
 AMOUNT_MAX = 2**58
 NONE = 2**63 - 1  # no stop, in a record
 NO_POLICY = 4
+STREET = 63
 
 Levels = Callable[[int], list[tuple[int, int]]]  # side -> [(price, size)], best first
 Record = tuple[object, ...]
@@ -53,6 +54,7 @@ class Market:
     crossing: bool = False
     last_trade: int = 0
     session_close: int = 0
+    unit: int = -9  # the exponent of its currency's unit
     traded: list[int] = field(default_factory=list)  # prices since the stops were looked at
 
     def worth(self, price: int, size: int) -> int:
@@ -351,7 +353,7 @@ class ReferenceDesk:
             (not 0 < order.left <= limits.order_size * market.lot or order.left % market.lot, r.BAD_SIZE),
             (price <= 0 or price % market.tick, r.BAD_PRICE),
             (limits.band and reference and beyond > most_beyond, r.OUT_OF_BAND),
-            (worth > limits.notional, r.TOO_LARGE),
+            (worth * Fraction(10) ** market.unit > limits.notional * Fraction(10) ** -9, r.TOO_LARGE),
             (not order.reducing and side_position + working + order.left > limits.position * market.lot,
              r.POSITION_LIMIT),
             (open_orders >= limits.open_orders, r.OPEN_LIMIT),
@@ -508,6 +510,24 @@ class ReferenceDesk:
 
     # Fills.
 
+    def fee(self, account: int, liquidity: str, value: int) -> int:
+        """What an account pays for a fill of that value."""
+        return half_away(Fraction(value * self.fees[liquidity], MILLION))
+
+    def book(self, order: Order, price: int, size: int, value: int, fee: int) -> Ledger:
+        """Book a fill of an order; returns what its account has then."""
+        ledger, market = self.ledger(order.account, order.slot), self.markets[order.slot]
+        ledger.book(order.side, size, value, fee, lambda part: market.worth(price, part))
+        return ledger
+
+    def book_street(self, slot: int, side: int, size: int, value: int) -> None:
+        """Book the other side of a paper fill; `side` is that of the account's."""
+        sign = 1 if side == BUY else -1
+        street = self.ledger(STREET, slot)
+        street.position -= sign * size
+        street.cash += sign * value
+        street.cost = -street.cash  # nothing of the street's is realised
+
     def _cross(self, order: Order, other: Order, size: int) -> None:
         """Both accounts trade at the resting order's price."""
         market = self.markets[order.slot]
@@ -518,9 +538,8 @@ class ReferenceDesk:
             market.traded.append(other.price)
         told = []
         for one, counter, liquidity in ((other, order, "maker"), (order, other, "taker")):
-            fee = half_away(Fraction(value * self.fees[liquidity], MILLION))
-            ledger = self.ledger(one.account, one.slot)
-            ledger.book(one.side, size, value, fee, lambda part: market.worth(other.price, part))
+            fee = self.fee(one.account, liquidity, value)
+            ledger = self.book(one, other.price, size, value, fee)
             told.append(
                 ("fill", liquidity, one.order_id, one.side, other.price, size, fee, counter.order_id, one.account,
                  ledger.position, ledger.cash, self.matches)
@@ -533,13 +552,9 @@ class ReferenceDesk:
         """An account trades with the street."""
         market = self.markets[order.slot]
         value = market.worth(price, size)
-        fee = half_away(Fraction(value * self.fees[liquidity], MILLION))
-        ledger, street = self.ledger(order.account, order.slot), self.ledger(63, order.slot)
-        ledger.book(order.side, size, value, fee, lambda part: market.worth(price, part))
-        sign = 1 if order.side == BUY else -1
-        street.position -= sign * size
-        street.cash += sign * value
-        street.cost = -street.cash  # nothing of the street's is realised
+        fee = self.fee(order.account, liquidity, value)
+        ledger = self.book(order, price, size, value, fee)
+        self.book_street(order.slot, order.side, size, value)
         self.matches += 1
         self.tell(
             ("fill", liquidity, order.order_id, order.side, price, size, fee, 0, order.account, ledger.position,

@@ -46,6 +46,7 @@ from tapehouse.desk.state import (
     REALISED,
     SWITCHED_OFF,
     TICK,
+    UNIT_SCALE,
     WINDOW_COUNT,
     WINDOW_START,
 )
@@ -64,6 +65,24 @@ def ledger_full(money: Array) -> Int:
     most = max(abs(money[CASH]), abs(money[COST]))
     most = max(most, max(abs(money[REALISED]), abs(money[FEES])))
     return most > LEDGER_MAX
+
+
+@kernel(inline=True)
+def is_above(value: Int, limit: Int, scale: Int, powers: Array) -> Int:
+    """Whether an amount that is not negative is more than a limit, exactly.
+
+    Args:
+        scale: The exponent of the amount's unit less that of the limit's.
+    """
+    most = powers.shape[0] - 1
+    if scale > most:  # One unit of it is more than any limit.
+        return value > 0
+    if scale < -most:  # All that can be counted is less than a unit of the limit.
+        return value > 0 and limit == 0
+    if scale < 0:  # Rounded up, so that a part of the limit's unit beyond it counts.
+        unit = powers[-scale]
+        return value // unit + (1 if value % unit != 0 else 0) > limit
+    return value > limit // powers[scale]
 
 
 @kernel(inline=True)
@@ -137,7 +156,7 @@ def check_order(
             return OUT_OF_BAND
     at_most = price if side == BUY or best == _UNDEFINED or best < price else best
     value = contract_value(at_most, size, contract[MULTIPLIER], contract[MONEY_EXPONENT], powers)
-    if value == OVERFLOW or value > limits[LIMIT_NOTIONAL]:
+    if value == OVERFLOW or is_above(value, limits[LIMIT_NOTIONAL], contract[UNIT_SCALE], powers):
         return TOO_LARGE
     position = money[POSITION] if side == BUY else -money[POSITION]
     if reducing == 0 and position + money[OPEN_BUY + side] - released + size > limits[LIMIT_POSITION] * lot:

@@ -83,7 +83,9 @@ ORDER_COLUMNS = 16  # two cache lines
 ACCOUNT_COLUMNS = 16
 
 # Columns of `limits[account, slot]`. Order size and position count lots, so that one default suits a share and a
-# millionth of a coin. The band is in millionths of the reference price, 0 for none.
+# millionth of a coin. The notional counts units of 10^LIMIT_EXPONENT of whatever currency an instrument has. The band
+# is in millionths of the reference price, 0 for none.
+LIMIT_EXPONENT = -9
 LIMIT_ORDER_SIZE, LIMIT_POSITION, LIMIT_NOTIONAL, LIMIT_OPEN_ORDERS, LIMIT_BAND = range(5)
 LIMIT_COLUMNS = 8
 
@@ -114,7 +116,8 @@ NO_POLICY = 4  # orders of one account meet as strangers on paper; where account
     HIDDEN_SELL,
     OVER_REDUCED,  # 1: a fill may have left a reduce-only order larger than what it may close
     UNSETTLED,  # 1: stops may have been reached or reduce-only orders be too large: `orders.follow_up` looks
-) = range(14)
+    UNIT_SCALE,  # the exponent of its currency's unit less LIMIT_EXPONENT
+) = range(15)
 INSTRUMENT_COLUMNS = 16
 MULTIPLIER_MAX = 10**9
 
@@ -209,6 +212,7 @@ def define_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     row[:] = 0
     row[: len(terms)] = terms
     row[CROSSING] = instrument.venue == INTERNAL_VENUE
+    row[UNIT_SCALE] = instrument.currency_exponent - LIMIT_EXPONENT
     row[SESSION_CLOSE] = instrument.session_close_ns
     row[TRADED_LOW] = UNDEFINED
     lay_tick(desk, slot, instrument.tick_size)
@@ -226,6 +230,7 @@ def revise_instrument(desk: Desk, slot: int, instrument: Instrument) -> None:
     row[: len(terms)] = terms
     row[LAST_TRADE] = last_trade
     row[CROSSING] = instrument.venue == INTERNAL_VENUE
+    row[UNIT_SCALE] = instrument.currency_exponent - LIMIT_EXPONENT
     row[SESSION_CLOSE] = instrument.session_close_ns
     lay_tick(desk, slot, instrument.tick_size)
 

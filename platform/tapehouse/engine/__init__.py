@@ -28,6 +28,7 @@ from tapehouse.engine.strategy import (
     View,
     strategy_kernel,
 )
+from tapehouse.engine.take_over import take_tape
 
 __all__ = [
     "BUY",
@@ -55,4 +56,5 @@ __all__ = [
     "read_tape",
     "record",
     "strategy_kernel",
+    "take_tape",
 ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapehouse.core.units import UNDEFINED, to_fixed
+from tapehouse.desk import POWERS, follow_up
 from tapehouse.desk.cash_book import cash_unit
 from tapehouse.desk.clients import Outcome
 from tapehouse.desk.commands import BookCash, ConfigureAccount, CorrectPosition, OpenAccount
 from tapehouse.desk.ledger import configure_account as set_booking
 from tapehouse.desk.ledger import correct_position as correct
 from tapehouse.desk.ledger_state import MAKER_FEE, METHOD, METHODS, MODE, MODES, TAKER_FEE
+from tapehouse.desk.state import UNSETTLED
+from tapehouse.desk.working import note_position
 from tapehouse.log.envelope import Body, Envelope
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ def book_cash(desk: CommandDesk, command: BookCash, envelope: Envelope) -> Outco
 
 
 def correct_position(desk: CommandDesk, command: CorrectPosition, envelope: Envelope) -> Outcome:
-    """Change an account's position; the street is the other side."""
+    """Change an account's position; the street is the other side. Reduce-only orders that are too large now are cut."""
     engine = desk.engine
     slot = engine.slot_of(command.instrument)
     instrument = engine.instrument_at(slot)
@@ -61,6 +64,10 @@ def correct_position(desk: CommandDesk, command: CorrectPosition, envelope: Enve
     account = desk.account(command.account, envelope)
     correct(engine.desk, account, slot, size, price)
     desk.tell("position.corrected", envelope, command.model_dump(mode="json"))
+    engine.collect()  # What follows may be as much as the loop's margin.
+    note_position(engine.desk, slot, account)
+    if engine.desk.instruments[slot, UNSETTLED]:
+        follow_up(engine.desk, engine.books, engine.ladder, engine.out, POWERS, slot, 0)
     return {"outcome": "accepted"}
 
 

@@ -65,6 +65,7 @@ class GatedEngine:
         self._known = _Known(events, self._meeting)
         self._in_flight: asyncio.Task[int] | None = None
         self._sent: tuple[Cells, int] | None = None  # what is in flight
+        self._publishing = asyncio.Lock()  # `save` and `complete` publish too, while `run` does
         self._retakes_left = 0
         self._epoch = 0  # of TAPE, that this engine decides for; 0 for any
         self._published = 0  # TAPE sequence through which every decision is in flight at least
@@ -293,16 +294,17 @@ class GatedEngine:
 
     async def _publish(self) -> None:
         """Send what was decided on its way; where this is cancelled, the next call goes on with it."""
-        if not self._meeting.known_cells:
-            await self._known.read()  # Also where nothing was decided: EVENTS may hold that something was.
-        while not self.is_met:
-            await self._settle()
-            if await self._known.read():
-                continue
-            assert self._writer is not None
-            self._sent = self._meeting.take()
-            outputs, input_ordinal = self._sent
-            self._in_flight = asyncio.create_task(self._writer.append(outputs, input_ordinal=input_ordinal))
+        async with self._publishing:
+            if not self._meeting.known_cells:
+                await self._known.read()  # Also where nothing was decided: EVENTS may hold that something was.
+            while not self.is_met:
+                await self._settle()
+                if await self._known.read():
+                    continue
+                assert self._writer is not None
+                self._sent = self._meeting.take()
+                outputs, input_ordinal = self._sent
+                self._in_flight = asyncio.create_task(self._writer.append(outputs, input_ordinal=input_ordinal))
 
 
 class _Known:

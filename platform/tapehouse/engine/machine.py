@@ -76,7 +76,7 @@ class Engine:
     """One strategy on one tape; a `Machine` over TAPE frames."""
 
     name = "engine"
-    version = 4
+    version = 5
 
     def __init__(self, strategy: Strategy, *, guard: bool = True, exclude_gaps: bool = False) -> None:
         """An engine at the beginning of a tape.

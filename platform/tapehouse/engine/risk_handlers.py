@@ -12,6 +12,7 @@ from tapehouse.desk.commands import KillAccount, SetLimits, SwitchKill
 from tapehouse.desk.requests import SELF_MATCH_POLICIES
 from tapehouse.desk.state import (
     LIMIT_BAND,
+    LIMIT_EXPONENT,
     LIMIT_MESSAGES,
     LIMIT_NOTIONAL,
     LIMIT_OPEN_ORDERS,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 # Who set a kill switch: bits of SWITCHED_OFF, so that one that lets go leaves the other's alone.
 KILLED_ACCOUNT, KILLED_ALL = 1, 2
-MONEY_EXPONENT = -9  # a notional limit counts units of 10^-9 of whatever currency an instrument has
 _COLUMNS = {
     "order_size": LIMIT_ORDER_SIZE,
     "position": LIMIT_POSITION,
@@ -65,7 +65,7 @@ def set_limits(desk: CommandDesk, command: SetLimits, envelope: Envelope) -> Out
 def _value(name: str, value: int | Decimal | str) -> int:
     """What the desk keeps of a limit."""
     if name == "notional":
-        return to_fixed(Decimal(value), MONEY_EXPONENT)
+        return to_fixed(Decimal(value), LIMIT_EXPONENT)
     return SELF_MATCH_POLICIES.index(str(value)) if name == "self_match" else int(value)
 
 

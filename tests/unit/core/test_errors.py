@@ -17,6 +17,7 @@ EXIT_CODES = {
     "ConflictError": 1,
     "TransientError": 3,
     "BusUnavailableError": 3,
+    "BusyError": 3,
     "AmbiguousAppendError": 3,
     "StoreThrottledError": 3,
     "IntegrityError": 4,
@@ -51,7 +52,9 @@ def test_every_error_of_the_core_has_its_exit_code_and_is_public() -> None:
 
 def test_only_what_may_work_later_is_transient() -> None:
     transient = {error.__name__ for error in all_errors(core.TransientError) if error.__module__ == errors.__name__}
-    assert transient == {"TransientError", "BusUnavailableError", "AmbiguousAppendError", "StoreThrottledError"}
+    assert transient == {
+        "TransientError", "BusUnavailableError", "AmbiguousAppendError", "StoreThrottledError", "BusyError",
+    }  # fmt: skip
 
 
 def test_check_stops_at_a_broken_invariant_only() -> None:

@@ -64,7 +64,7 @@ def test_bytes_that_are_no_desk_are_refused() -> None:
     for wrong in (b"", data[:-8], data + bytes(8), data[:-3], data[8:]):
         with pytest.raises(IntegrityError):
             restore(wrong)
-    count_at = words - 1 - 3 * ORDER_WORDS
+    count_at = words - 1 - 3 * ORDER_WORDS  # The orders come last.
     for at, value, told in (
         (0, VERSION + 1, "version"),
         (count_at, -1, "impossible rows"),

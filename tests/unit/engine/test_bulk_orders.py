@@ -33,6 +33,7 @@ from tapehouse.desk.requests import (
     UNKNOWN_ACCOUNT,
     WOULD_CROSS,
 )
+from tapehouse.desk.state import WORKING
 from tapehouse.engine import Sequencer, catch_up, read_tape
 from tapehouse.engine.sequencer import DESK_SOURCE, TapeState
 from tapehouse.engine.sidecar import commands_through
@@ -112,7 +113,7 @@ def test_type_flags_and_time_in_force_reach_the_order() -> None:
     assert crossing.reason == WOULD_CROSS
     fed(bench, orders(CLIENT, 2, ticks=101, size=9, depth=pack_depth(LIMIT, IOC)))
     assert fills_in(bench.outputs) == [(Side.BID, 101, 4)]
-    assert int(bench.engine.desk.working_count.sum()) == 0
+    assert bench.engine.desk.counters[WORKING] == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tapehouse.core.kernel import Array, Int
 from tapehouse.desk.commands import EVENTS
-from tapehouse.desk.state import LIMIT_KILLED, POSITION
+from tapehouse.desk.state import POSITION, SWITCHED_OFF
 from tapehouse.engine import CompiledStrategy, Submit, View
 from tapehouse.engine.strategy import INTENT_KIND, INTENT_PRICE, INTENT_SIDE, INTENT_SIZE, SUBMIT, strategy_kernel
 from tests.support.bench import SHARE, TICK, EngineBench, actions_in, events_in, level
@@ -139,7 +139,7 @@ def test_a_kill_switch_of_an_account_the_strategy_or_all() -> None:
     bench.send("account.kill", account="alice", on=False)
     assert order(bench, "alice")["outcome"] == "accepted"
     bench.tell("kill.switch", scope="strategy")
-    assert bench.engine.desk.limits[0, LIMIT_KILLED] != 0
+    assert bench.engine.desk.conduct[0, SWITCHED_OFF] != 0
 
 
 # The strategy.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError
 from tapehouse.desk.commands import COMMANDS, EVENTS
+from tapehouse.desk.state import WORKING
 from tapehouse.engine import parking
 from tapehouse.engine.parking import PARKED_BYTES_MAX, PARKED_MAX, SETTLED_MAX, Parked, Parking
 from tapehouse.log import Envelope
@@ -136,7 +137,7 @@ def test_a_replay_decides_the_old_bytes_with_todays_code(monkeypatch: pytest.Mon
     twice = bench.send("parked.replay", position=position)
     assert twice["outcome"] == "rejected"
     assert f"the command parked at {position} was replayed at {at}" in twice["reason"]
-    assert bench.engine.desk.working_count[0] == 1
+    assert bench.engine.desk.counters[WORKING] == 1
 
 
 def test_a_replay_that_still_cannot_be_read_leaves_it_parked(monkeypatch: pytest.MonkeyPatch) -> None:

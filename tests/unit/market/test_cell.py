@@ -76,6 +76,8 @@ ACTIONS = {
     "REJECTED": "j",
     "CANCELLED": "c",
     "EXPIRED": "x",
+    "TRIGGERED": "t",
+    "REPEATED": "r",
 }
 FLAGS = {
     "LAST": 128,

@@ -28,6 +28,8 @@ BENCHMARKS = {
     "book-snapshots": "depth snapshots of a book in memory: kept by a replay, their size, found by time",
     "orders": "order placement: risk, matching and the decision's record",
     "venue": "a venue of our own: risk, price-time matching, the records of both sides",
+    "desk": "orders in frames through the whole desk: numbers, risk, matching, ledger, records and answers",
+    "commands": "commands and frames of orders, sent until their outcome is durable, beside plain appends",
     "market-data": "bytes of a feed to the call of a strategy",
     "tick-to-order": "from a tick that is due to its order, between two processes, beside the machine's own gaps",
     "persistence": "cells made durable: in the journal, by the sidecar on the tape, by the sidecar in files",
