@@ -51,13 +51,11 @@ class Shell:
         self.home = home
         self.environment = environment
 
-    def start(
-        self, *arguments: object, program: tuple[str, ...] = ("-m", "tapehouse.cli"), **options: Any
-    ) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, module: str = "tapehouse.cli", **options: Any) -> subprocess.Popen[str]:
         """Start a command in a group of its own and return at once."""
         _compile_kernels()
         return subprocess.Popen(
-            [sys.executable, *program, *map(str, arguments)],
+            [sys.executable, "-m", module, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -83,7 +83,7 @@ class DeskUnderFaults:
         self._started += 1  # Each has a home of its own, as on a machine of its own.
         host = Shell(self._place / f"machine{self._started}").start(
             "host", "--tape", self.tape, "--nats", self.urls, "--standby", "--lease-ttl", LEASE_TTL_S, *options,
-            program=("-m", "tapehouse.cli" if self._fenced else "tests.support.unfenced_host"), cwd=PROJECT,
+            module="tapehouse.cli" if self._fenced else "tests.support.unfenced_host", cwd=PROJECT,
         )  # fmt: skip
         self.hosts.append(host)
         return host

@@ -1,4 +1,4 @@
-"""`tapehouse` as on another machine: `python elsewhere.py MACHINE ARGUMENTS…`.
+"""`tapehouse` as on another machine: `python -m tests.support.elsewhere MACHINE ARGUMENTS…`.
 
 The process says that it is of this boot of that machine, so that no other can look whether it lives.
 """

@@ -24,7 +24,7 @@ from tapehouse.feeds import GeneratedDay
 from tapehouse.log import decode_frame
 from tapehouse.market import Cells, Kind, records_of
 from tapehouse.strategies import maker
-from tests.support import elsewhere
+from tests.conftest import PROJECT
 from tests.support.ahead_day import check_outcomes, contiguous_cells
 from tests.support.bench import command_bytes, events_in, fold
 from tests.support.cli import Shell
@@ -110,7 +110,8 @@ class StandbyDay:
         arguments = ("--tape", self.tape, "--nats", self.urls, "--parameters", PARAMETERS, "--mode", self.mode)
         started = ("host", *arguments, "--lease-ttl", LEASE_TTL_S, *options)
         if self._elsewhere:
-            hosted = Hosted(shell.start(*started, program=(elsewhere.__file__, f"machine{len(self.hosts)}")))
+            machine = f"machine{len(self.hosts)}"
+            hosted = Hosted(shell.start(machine, *started, module="tests.support.elsewhere", cwd=PROJECT))
         else:
             hosted = Hosted(shell.start(*started))
         self.hosts.append(hosted)
