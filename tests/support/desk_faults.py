@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from tapehouse.app.bootstrap import Platform, open_platform
+from tapehouse.app.out import check_out
+from tapehouse.app.projector import Projector
 from tapehouse.bus import Cluster
 from tapehouse.client import AsyncClient
 from tapehouse.core import BusUnavailableError
 from tapehouse.engine import Engine
+from tapehouse.log import SnapshotStore
 from tapehouse.market import Cells, Kind, records_of, unpack_payload
 from tapehouse.strategies import maker
 from tests.conftest import PROJECT
@@ -230,10 +233,33 @@ class DeskUnderFaults:
 
     # The proof.
 
+    async def stop(self) -> None:
+        """End every host in order."""
+        for host in self.hosts:
+            host.send_signal(signal.SIGTERM)
+        for host in self.hosts:
+            _, errors = await asyncio.to_thread(host.communicate, timeout=TIMEOUT_S)
+            assert "Traceback" not in errors, errors
+        self.hosts.clear()
+
     async def check(self) -> Checked:
-        """Hold everything against what it must be; raises AssertionError that says what is wrong."""
+        """Hold everything against what it must be; raises an error that says what is wrong."""
+        await self.stop()
         async with self.platform() as platform:
-            return await check_desk(platform, self.tape, self.told)
+            checked = await check_desk(platform, self.tape, self.told)
+            await check_out(self.tape, await platform.events(self.tape), await platform.out())
+            refolded = await self._projections(platform, None)
+        for machine in range(1, self._started + 1):  # What its killed projectors left there is where this one begins.
+            async with open_platform(self.urls, home=self._place / f"machine{machine}") as platform:
+                found = await self._projections(platform, await platform.snapshots(self.tape))
+                assert found == refolded, f"the projections of machine {machine} are not the fold of the logs"
+        return checked
+
+    async def _projections(self, platform: Platform, snapshots: SnapshotStore | None) -> dict[str, str]:
+        projector = Projector(await platform.tape(self.tape), await platform.events(self.tape), snapshots)
+        await projector.open()
+        await projector.run()
+        return projector.digests()
 
 
 async def check_desk(platform: Platform, tape: str, told: list[Told]) -> Checked:
