@@ -121,7 +121,7 @@ def test_the_orders_projection_follows_every_record(seed: int) -> None:
     statuses: set[str] = set()
     for step in range(STEPS):
         pair.do(*(("all_off", 0) if step % 50 == 49 else random_event(chance, pair)))
-        orders.apply(HEADER, pair.said)
+        orders.apply(HEADER, pair.written)
         listed = {order.order_id: order for slot in range(2) for order in pair.slow.listed(slot)}
         rows = orders.rows
         working = rows[rows[:, STATUS] == WORKING]

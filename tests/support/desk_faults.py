@@ -72,7 +72,8 @@ class DeskUnderFaults:
         """`fenced`: False for hosts that all lead at once."""
         self.tape, self.cluster, self.rng = tape, cluster, rng
         self.urls = ",".join(cluster.urls)
-        self._place, self._started, self._fenced = place, 0, fenced
+        self._place, self._fenced = place, fenced
+        self._machines: dict[int, int] = {}  # of each process: its home is kept for the next one there
         self.shell = Shell(place / "home")
         self.hosts: list[subprocess.Popen[str]] = []
         self.told: list[Told] = []
@@ -82,13 +83,15 @@ class DeskUnderFaults:
     # Hosts.
 
     def start_host(self, *options: object) -> subprocess.Popen[str]:
-        """One more host; the first leads, others stand by."""
-        self._started += 1  # Each has a home of its own, as on a machine of its own.
-        host = Shell(self._place / f"machine{self._started}").start(
+        """One more host, on a machine that has none; the first leads, others stand by."""
+        taken = {self._machines[host.pid] for host in self.hosts}
+        machine = next(number for number in range(1, len(self.hosts) + 2) if number not in taken)
+        host = Shell(self._place / f"machine{machine}").start(
             "host", "--tape", self.tape, "--nats", self.urls, "--standby", "--lease-ttl", LEASE_TTL_S, *options,
             module="tapehouse.cli" if self._fenced else "tests.support.unfenced_host", cwd=PROJECT,
         )  # fmt: skip
         self.hosts.append(host)
+        self._machines[host.pid] = machine
         return host
 
     @staticmethod
@@ -189,6 +192,19 @@ class DeskUnderFaults:
                     first = told.outcomes[old]["first"] or told.outcomes[old]["outcome"]
                     assert again["first"] == first, (again, told.outcomes[old])
 
+    async def answered(self, before: int) -> None:
+        """Return when clients were told of more outcomes than `before`."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.outcomes <= before:
+            assert time.monotonic() < deadline, [host.poll() for host in self.hosts]
+            self.revive()
+            await asyncio.sleep(0.05)
+
+    @property
+    def outcomes(self) -> int:
+        """How many outcomes the clients were told."""
+        return sum(len(one.outcomes) for one in self.told)
+
     def finish(self) -> None:
         """Have every client end after the command that it waits for."""
         self._stopping.set()
@@ -249,7 +265,9 @@ class DeskUnderFaults:
             checked = await check_desk(platform, self.tape, self.told)
             await check_out(self.tape, await platform.events(self.tape), await platform.out())
             refolded = await self._projections(platform, None)
-        for machine in range(1, self._started + 1):  # What its killed projectors left there is where this one begins.
+        for machine in sorted(
+            set(self._machines.values())
+        ):  # What its killed projectors left there is where this one begins.
             async with open_platform(self.urls, home=self._place / f"machine{machine}") as platform:
                 found = await self._projections(platform, await platform.snapshots(self.tape))
                 assert found == refolded, f"the projections of machine {machine} are not the fold of the logs"

@@ -133,7 +133,7 @@ class DeskPair:
         self.out = np.zeros((OUT_ROWS_MADE, 8), np.int64)
         self.ladder = np.zeros((2, 8), np.int64)
         self.ordinal, self.now = 0, 0
-        self.said = from_words(self.out[:0])  # what the kernels wrote at the last input
+        self.written = from_words(self.out[:0])  # what the kernels wrote at the last input
 
     def displayed(self, side: int) -> list[tuple[int, int]]:
         """The levels of the recorded book."""
@@ -151,8 +151,8 @@ class DeskPair:
         self.slow.records.clear()
         self.slow.begin(self.ordinal, self.now)
         result = None if name == "wait" else getattr(self, name)(*values)
-        self.said = from_words(self.out[: int(counters[OUT_ROWS])].copy())
-        assert read_records(self.said) == self.slow.records
+        self.written = from_words(self.out[: int(counters[OUT_ROWS])].copy())
+        assert read_records(self.written) == self.slow.records
         assert counters[OVERFLOWS] == 0
         return result
 

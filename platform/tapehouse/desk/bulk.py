@@ -97,7 +97,7 @@ def make_bulk(clients: int = CLIENTS_MAX, window: int = WINDOW) -> Bulk:
     return bulk
 
 
-@kernel()
+@kernel(inline=True)
 def place_of(bulk: State, client: Int) -> Int:
     """The row of a client, which spoke now; a new one takes a free row, else that of the longest silent."""
     clients, counts = bulk.clients, bulk.counts
@@ -127,7 +127,7 @@ def place_of(bulk: State, client: Int) -> Int:
     return place
 
 
-@kernel()
+@kernel(inline=True)
 def look_up(bulk: State, place: Int, number: Int) -> Int:
     """Whether a client's number is NEW, SEEN (its outcome is in the ring) or STALE."""
     window = bulk.outcomes.shape[1]
@@ -140,7 +140,7 @@ def look_up(bulk: State, place: Int, number: Int) -> Int:
     return SEEN if bulk.outcomes[place, number & (window - 1), NUMBER] == number else NEW
 
 
-@kernel()
+@kernel(inline=True)
 def remember(bulk: State, place: Int, number: Int, order_id: Int, reason: Int) -> None:
     """Keep the outcome of a new number."""
     outcome = bulk.outcomes[place, number & (bulk.outcomes.shape[1] - 1)]
@@ -183,7 +183,7 @@ def _tell(
     return at
 
 
-@kernel()
+@kernel(inline=True)
 def _announced(out: Array, start: Int, end: Int) -> Int:
     """Of the records in these rows, the first ORDER one that announces an order, else the first ORDER one, else -1."""
     found = -1
@@ -199,7 +199,7 @@ def _announced(out: Array, start: Int, end: Int) -> Int:
     return found
 
 
-@kernel()
+@kernel(inline=True)
 def _answer(desk: State, out: Array, at: Int, client: Int, number: Int, reason: Int) -> None:
     """Give the record at row `at` one more extension: whose order this answers, and how."""
     counters = desk.counters
@@ -222,7 +222,7 @@ def _answer(desk: State, out: Array, at: Int, client: Int, number: Int, reason: 
     counters[OUT_ROWS] += 1
 
 
-@kernel()
+@kernel(inline=True)
 def _read_request(request: Array, words: Array, row: Int, slot: Int) -> None:
     """The order at `row` as a request."""
     packed = words[row, 7]
@@ -250,7 +250,7 @@ def _read_request(request: Array, words: Array, row: Int, slot: Int) -> None:
     request[REQUEST_NUMBER] = words[row + 1, 1]
 
 
-@kernel()
+@kernel(inline=True)
 def on_order(
     desk: State, books: State, bulk: State, slots: Array, ladder: Array, out: Array, powers: Array, words: Array,
     row: Int,

@@ -140,7 +140,7 @@ def prevent(
     return left - both
 
 
-@kernel()
+@kernel(inline=True)
 def cross(
     desk: State, books: State, out: Array, powers: Array, slot: Int, row: Int, account: Int, side: Int, order_id: Int,
     take: Int, flags: Int,
@@ -180,7 +180,7 @@ def cross(
     note_position(desk, slot, account)
 
 
-@kernel()
+@kernel(inline=True)
 def match(
     desk: State, books: State, out: Array, powers: Array, slot: Int, draft: Array, order_id: Int, price: Int, size: Int
 ) -> tuple[Int, Int]:

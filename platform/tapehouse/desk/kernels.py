@@ -51,7 +51,7 @@ _NONE = int(Side.NONE)
 _UNDEFINED = UNDEFINED
 
 
-@kernel()
+@kernel(inline=True)
 def book_fill(
     desk: State,
     out: Array,
@@ -109,7 +109,7 @@ def displayed(books: State, ladder: Array, slot: Int, side: Int, price: Int, eno
     return total
 
 
-@kernel()
+@kernel(inline=True)
 def take_displayed(
     desk: State, books: State, ladder: Array, out: Array, powers: Array, slot: Int, draft: Array, order_id: Int,
     price: Int, size: Int,

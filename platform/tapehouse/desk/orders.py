@@ -121,9 +121,10 @@ from tapehouse.desk.working import (
 DAY_NS = 86_400_000_000_000
 FOLLOWED_MAX = 2_048  # records of an input after which it lets no more stops come alive: the next input goes on
 _UNDEFINED = UNDEFINED
+_DRAFTED = -1  # no reason: row 0 of `orders` holds an order to place
 
 
-@kernel()
+@kernel(inline=True)
 def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array) -> Int:
     """Decide on one request; returns OK or the reason of its rejection. What became of it are records in `out`.
 
@@ -142,13 +143,16 @@ def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, 
     in_time = count_message(desk.conduct[account], desk.counters[NOW])
     if kind == CANCEL:
         return cancel_order(desk, out, slot, account, request[REQUEST_TARGET])
-    checked = OK if in_time else TOO_MANY_MESSAGES
+    standing, row = 0, 0
     if kind == REPLACE:
-        reason = replace(desk, books, ladder, out, powers, request, checked)
+        reason, standing, row = draft_replacement(desk, out, request)
     elif kind == SUBMIT:
-        reason = submit_request(desk, books, ladder, out, powers, request, checked)
+        reason = draft_order(desk, request)
     else:
         return BAD_REQUEST
+    if reason == _DRAFTED:
+        checked = OK if in_time else TOO_MANY_MESSAGES
+        reason = place(desk, books, ladder, out, powers, slot, standing, row, checked)
     if desk.instruments[slot, UNSETTLED] != 0:
         follow_up(desk, books, ladder, out, powers, slot, 0)
     return reason
@@ -186,7 +190,7 @@ def refuse(desk: State, out: Array, request: Array, reason: Int) -> None:
     write_order(desk, out, slot, draft, REJECTED, reason, 0, draft[ORDER_PRICE], draft[ORDER_SIZE], target)
 
 
-@kernel()
+@kernel(inline=True)
 def write_draft(desk: State, request: Array, draft: Array) -> None:
     """Write a request's terms as an order's columns: row 0 of `orders`, which no order has."""
     draft[:] = 0
@@ -206,29 +210,29 @@ def write_draft(desk: State, request: Array, draft: Array) -> None:
         draft[ORDER_FLAGS] |= POST_ONLY_FLAG
 
 
-@kernel()
-def submit_request(
-    desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array, checked: Int
-) -> Int:
-    """Decide on a new order."""
+@kernel(inline=True)
+def draft_order(desk: State, request: Array) -> Int:
+    """Draft a new order in row 0 of `orders`; _DRAFTED, or why it is none."""
     order_type, time_in_force, side = request[REQUEST_TYPE], request[REQUEST_TIME_IN_FORCE], request[REQUEST_SIDE]
     if not LIMIT <= order_type <= STOP_LIMIT or not GTC <= time_in_force <= GTD or not BUY <= side <= SELL:
         return BAD_REQUEST
-    draft = desk.orders[0]
-    write_draft(desk, request, draft)
-    return place(desk, books, ladder, out, powers, request[REQUEST_SLOT], 0, 0, checked)
+    write_draft(desk, request, desk.orders[0])
+    return _DRAFTED
 
 
-@kernel()
-def replace(desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array, checked: Int) -> Int:
-    """Give an order another price, size, stop or display: in its place where it only shrinks, else as a new order.
+@kernel(inline=True)
+def draft_replacement(desk: State, out: Array, request: Array) -> tuple[Int, Int, Int]:
+    """Give an order another price, size, stop or display: in its place where it only shrinks, else a draft is made.
 
     Of each 0 keeps what the order has; side, type, time in force, flags and expiry always stay.
+
+    Returns:
+        _DRAFTED, OK where it is done, or why not; and the order that goes: its slot of `own`, its row.
     """
     slot, account, target = request[REQUEST_SLOT], request[REQUEST_ACCOUNT], request[REQUEST_TARGET]
     standing, row = find_working(desk, slot, account, target)
     if row == 0:
-        return UNKNOWN_ORDER
+        return UNKNOWN_ORDER, 0, 0
     columns = desk.orders[row]
     price = request[REQUEST_PRICE] if request[REQUEST_PRICE] != 0 else columns[ORDER_PRICE]
     size = request[REQUEST_SIZE] if request[REQUEST_SIZE] != 0 else left_of(desk, row)
@@ -238,7 +242,7 @@ def replace(desk: State, books: State, ladder: Array, out: Array, powers: Array,
     same_terms = same_price and stop == columns[ORDER_STOP] and display == columns[ORDER_DISPLAY]
     if same_terms and 0 < size <= left_of(desk, row) and size % desk.instruments[slot, LOT] == 0:
         shrink_order(desk, out, row, size, OK)
-        return OK
+        return OK, 0, 0
     draft = desk.orders[0]
     for column in range(columns.shape[0]):
         draft[column] = columns[column]
@@ -250,10 +254,10 @@ def replace(desk: State, books: State, ladder: Array, out: Array, powers: Array,
     if standing < STOPS and columns[ORDER_TYPE] >= STOP:  # It came alive: what it is now is a limit order.
         draft[ORDER_TYPE] = LIMIT
         draft[ORDER_STOP] = _UNDEFINED
-    return place(desk, books, ladder, out, powers, slot, standing, row, checked)
+    return _DRAFTED, standing, row
 
 
-@kernel()
+@kernel(inline=True)
 def check_terms(desk: State, books: State, slot: Int, draft: Array, best: Int) -> Int:
     """OK or what is wrong with an order's own terms; its expiry and the price of one that names none are filled in."""
     contract, now = desk.instruments[slot], desk.counters[NOW]
@@ -292,7 +296,7 @@ def check_terms(desk: State, books: State, slot: Int, draft: Array, best: Int) -
     return OK
 
 
-@kernel()
+@kernel(inline=True)
 def check_draft(
     desk: State, books: State, ladder: Array, powers: Array, slot: Int, draft: Array, best: Int, row: Int
 ) -> Int:
@@ -329,7 +333,7 @@ def is_marketable(side: Int, price: Int, best: Int) -> Int:
     return best != _UNDEFINED and (best <= price if side == BUY else best >= price)
 
 
-@kernel()
+@kernel(inline=True)
 def check_market(desk: State, books: State, ladder: Array, slot: Int, draft: Array, price: Int, best: Int) -> Int:
     """OK, WOULD_CROSS of a post-only order that would trade, or NOT_FILLABLE of a fill-or-kill order."""
     side, size = draft[ORDER_SIDE], draft[ORDER_SIZE]
@@ -344,7 +348,7 @@ def check_market(desk: State, books: State, ladder: Array, slot: Int, draft: Arr
     return OK
 
 
-@kernel()
+@kernel(inline=True)
 def place(
     desk: State,
     books: State,
@@ -389,7 +393,7 @@ def place(
     return OK
 
 
-@kernel()
+@kernel(inline=True)
 def work(
     desk: State, books: State, ladder: Array, out: Array, powers: Array, slot: Int, draft: Array, order_id: Int
 ) -> None:

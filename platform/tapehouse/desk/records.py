@@ -86,7 +86,7 @@ def write_record(counters: Array, out: Array, small: Int, packed: Int, order_id:
     return row + 1
 
 
-@kernel()
+@kernel(inline=True)
 def write_order(
     desk: State, out: Array, slot: Int, columns: Array, action: Int, reason: Int, order_id: Int, price: Int, size: Int,
     replaced: Int,
@@ -108,7 +108,7 @@ def write_order(
     extension[5] = replaced
 
 
-@kernel()
+@kernel(inline=True)
 def write_fill(
     counters: Array, out: Array, instrument: Int, side: Int, liquidity: Int, order_id: Int, price: Int, size: Int,
     fee: Int, counter_order: Int, account: Int, position: Int, cash: Int, flags: Int,

@@ -95,7 +95,7 @@ def count_message(conduct: Array, now: Int) -> Int:
     return conduct[WINDOW_COUNT] <= conduct[LIMIT_MESSAGES]
 
 
-@kernel()
+@kernel(inline=True)
 def reference_price(desk: State, books: State, slot: Int) -> Int:
     """The price that bands lie around: the last trade, else the middle of the market, else 0 for none."""
     contract = desk.instruments[slot]
@@ -116,7 +116,7 @@ def market_price(desk: State, books: State, slot: Int, side: Int) -> Int:
     return best_price(books, slot, side)
 
 
-@kernel()
+@kernel(inline=True)
 def protection(desk: State, slot: Int, account: Int, side: Int, reference: Int) -> Int:
     """The limit of an order that names none: as far from the reference as the account's band goes, at least a tick."""
     tick = desk.instruments[slot, TICK]
@@ -127,7 +127,7 @@ def protection(desk: State, slot: Int, account: Int, side: Int, reference: Int) 
     return max(tick, -((reach - reference) // tick) * tick)
 
 
-@kernel()
+@kernel(inline=True)
 def check_order(
     desk: State, powers: Array, slot: Int, account: Int, side: Int, price: Int, size: Int, reference: Int, best: Int,
     released: Int, reducing: Int,

@@ -83,7 +83,7 @@ def mark_unsettled(desk: State, slot: Int) -> None:
         desk.counters[UNSETTLED_SLOTS] += 1
 
 
-@kernel()
+@kernel(inline=True)
 def count_open(desk: State, slot: Int, columns: Array, change: Int) -> None:
     """Change what an order's account has working in an instrument by a size."""
     money = desk.accounts[columns[ORDER_ACCOUNT], slot]
@@ -93,7 +93,7 @@ def count_open(desk: State, slot: Int, columns: Array, change: Int) -> None:
         money[REDUCING_BUY + side] += change
 
 
-@kernel()
+@kernel(inline=True)
 def put_to_work(desk: State, books: State, slot: Int, draft: Array, order_id: Int, left: Int, waits: Int) -> Int:
     """Let what is left of the draft rest, or wait for its stop; whether there was room.
 
@@ -135,7 +135,7 @@ def put_to_work(desk: State, books: State, slot: Int, draft: Array, order_id: In
     return 1
 
 
-@kernel()
+@kernel(inline=True)
 def take_out(desk: State, place: Int, entry: Int) -> None:
     """Take an order out of slot `place` of `own` and out of what its account has open."""
     row = order_row(desk.own, entry)
@@ -151,7 +151,7 @@ def take_out(desk: State, place: Int, entry: Int) -> None:
     remove_order(desk.own, place, entry)
 
 
-@kernel()
+@kernel(inline=True)
 def end_order(desk: State, out: Array, place: Int, row: Int, action: Int, reason: Int) -> None:
     """Write that an order is cancelled or expired, and why, and take it out."""
     columns = desk.orders[row]
@@ -181,7 +181,7 @@ def shrink_order(desk: State, out: Array, row: Int, size: Int, reason: Int) -> N
     write_order(desk, out, slot, columns, ACCEPTED, reason, order_id, columns[ORDER_PRICE], size, order_id)
 
 
-@kernel()
+@kernel(inline=True)
 def fill_shown(desk: State, books: State, slot: Int, row: Int, take: Int) -> Int:
     """Take `take`, at most what is shown, from a resting order; an iceberg's next piece goes to the back of its level.
 
@@ -270,7 +270,7 @@ def trim_side(desk: State, out: Array, slot: Int, account: Int, side: Int) -> No
             row = after
 
 
-@kernel()
+@kernel(inline=True)
 def find_working(desk: State, slot: Int, account: Int, order_id: Int) -> tuple[Int, Int]:
     """(slot of `own`, row) of an account's order, row 0 where it does not work."""
     key = key_of(order_id)
@@ -285,7 +285,7 @@ def find_working(desk: State, slot: Int, account: Int, order_id: Int) -> tuple[I
     return slot, 0
 
 
-@kernel()
+@kernel(inline=True)
 def cancel_order(desk: State, out: Array, slot: Int, account: Int, order_id: Int) -> Int:
     """Cancel one working order of an account; UNKNOWN_ORDER where it is not working (any more)."""
     place, row = find_working(desk, slot, account, order_id)

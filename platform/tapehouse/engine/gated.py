@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import numpy as np
+
 from tapehouse.core.errors import ConflictError, IntegrityError, InvariantError
 from tapehouse.engine.machine import Engine
 from tapehouse.engine.meeting import Meeting
@@ -27,9 +29,10 @@ from tapehouse.log import (
     read_header,
     read_tail,
 )
-from tapehouse.market import Cells
+from tapehouse.market import Cells, Kind
 
 SNAPSHOT_CELLS = 2_000_000  # of TAPE, between two snapshots
+COMMAND_CELLS = 1_000  # a command takes as long to fold again as so many market cells
 KNOWN_FRAMES_MAX = 64  # of EVENTS, read at once while they are met again
 TAKE_OVER_ATTEMPTS_MAX = 5  # each is met by an append that the leader before had under way
 
@@ -271,7 +274,7 @@ class GatedEngine:
         if self.beside is not None:
             self.beside(message, header, cells)
         self._meeting.decide(self.engine.take_outputs(), header.next_ordinal)
-        self._since_snapshot += len(cells)
+        self._since_snapshot += len(cells) + COMMAND_CELLS * int(np.count_nonzero(cells["kind"] == Kind.COMMAND))
         return header
 
     async def _settle(self) -> None:
