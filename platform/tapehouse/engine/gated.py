@@ -308,6 +308,13 @@ class GatedEngine:
                 self._sent = self._meeting.take()
                 outputs, input_ordinal = self._sent
                 self._in_flight = asyncio.create_task(self._writer.append(outputs, input_ordinal=input_ordinal))
+                self._in_flight.add_done_callback(_heard)
+
+
+def _heard(append: asyncio.Task[int]) -> None:
+    """Take note of how an append ended: whoever settles is told, and a host that ends before has its own reason."""
+    if not append.cancelled():
+        append.exception()
 
 
 class _Known:
