@@ -263,6 +263,9 @@ async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
     """
     running = [task for task in tasks if not task.done()]
     for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # Heard: where several fail of one cause, the first is what is told.
+    for task in tasks:
         if task not in running and not task.cancelled():
             task.exception()
     for task in running:

@@ -375,6 +375,7 @@ class AheadEngine:
         through = self._base + min(self._words.committed, int(self._control[SENT]))
         self._hold()
         if through <= self._published:
+            self.metrics.set("orders_withheld_turns_total", int(self._control[WITHHELD_TURNS]))  # Why it stands still.
             return False
         ready = self._held.take(through)
         if len(ready):

@@ -173,14 +173,13 @@ def test_a_resting_order_whose_money_does_not_fit_halts_at_the_market_record() -
 
 
 def test_sums_of_money_that_no_longer_fit_halt_too() -> None:
-    dear = replace(SHARE, tick_size=1, price_exponent=0, currency_exponent=0)
-    bench = EngineBench(share=dear)
-    price = 10**17
+    bench = EngineBench(share=replace(SHARE, tick_size=1))
+    price = 10**17  # a hundred million dollars, which is as much as one order may be worth
     message = ""
-    for _ in range(60):  # a hundred million dollars apiece, until the account holds more than can be counted
+    for _ in range(60):  # until the account holds more than can be counted
         bench.feed(cell(Kind.MBP, action=int(Action.MODIFY), side=SELLER, price=price, size=1))
         try:
-            bench.send("order.submit", instrument="ALFA", side="buy", price=str(price), size="1")
+            bench.send("order.submit", instrument="ALFA", side="buy", price=str(10**8), size="1")
         except DataError as error:
             message = str(error)
             break
