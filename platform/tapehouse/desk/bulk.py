@@ -19,7 +19,7 @@ from tapehouse.core.errors import IntegrityError
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.orders import decide
-from tapehouse.desk.records import next_order_id
+from tapehouse.desk.records import next_order_id, write_record
 from tapehouse.desk.requests import (
     BAD_REQUEST,
     BUY,
@@ -46,7 +46,7 @@ from tapehouse.desk.requests import (
     SUBMIT,
     UNKNOWN_ACCOUNT,
 )
-from tapehouse.desk.state import DECISIONS, INDEX, NOW, ORDINAL, OUT_ROWS, REJECTED
+from tapehouse.desk.state import OUT_ROWS, REJECTED
 from tapehouse.market import Action, Kind, Side
 
 CLIENTS_MAX = 256  # the longest-silent one is forgotten first
@@ -156,31 +156,16 @@ def _tell(
     desk: State, out: Array, action: Int, reason: Int, order_id: Int, instrument: Int, words: Array, row: Int
 ) -> Int:
     """An ORDER record about the input at `row` where no order came to be; returns its row in `out`."""
-    counters = desk.counters
-    at = counters[OUT_ROWS]
-    side = (words[row, 7] >> 8) & 255
-    small = instrument | (_ORDER << 48)
-    packed = action | (side << 8) | (128 << 16) | (reason << 24) | (counters[INDEX] << 32)
-    out[at, 0] = counters[NOW]
-    out[at, 1] = counters[NOW]
-    out[at, 2] = counters[ORDINAL]
-    out[at, 3] = order_id
-    out[at, 4] = words[row, 4]
-    out[at, 5] = words[row, 5]
-    out[at, 6] = small | (2 << 56)
-    out[at, 7] = packed
-    out[at + 1, 0] = (words[row, 7] >> 32) & 0xFFFFFFFF
-    out[at + 1, 1] = words[row + 1, 1]
-    out[at + 1, 2] = _UNDEFINED
-    out[at + 1, 3] = words[row, 5]
-    out[at + 1, 4] = 0
-    out[at + 1, 5] = 0
-    out[at + 1, 6] = small
-    out[at + 1, 7] = packed
-    counters[OUT_ROWS] = at + 2
-    counters[INDEX] += 1
-    counters[DECISIONS] += 1
-    return at
+    packed = action | (((words[row, 7] >> 8) & 255) << 8) | (reason << 24)
+    price, size = words[row, 4], words[row, 5]
+    extension = write_record(desk.counters, out, instrument | (_ORDER << 48), packed, order_id, price, size)
+    out[extension, 0] = (words[row, 7] >> 32) & 0xFFFFFFFF
+    out[extension, 1] = words[row + 1, 1]
+    out[extension, 2] = _UNDEFINED
+    out[extension, 3] = size
+    out[extension, 4] = 0
+    out[extension, 5] = 0
+    return extension - 1
 
 
 @kernel(inline=True)

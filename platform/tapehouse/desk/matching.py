@@ -29,7 +29,7 @@ from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.ledger import post_fill
 from tapehouse.desk.ledger_state import FEE_UNIT
 from tapehouse.desk.money import contract_value, multiply_divide
-from tapehouse.desk.records import MAKER, TAKER
+from tapehouse.desk.records import ACCEPTED, CANCELLED, MAKER, REJECTED, TAKER, write_fill
 from tapehouse.desk.requests import (
     BAD_REQUEST,
     BUY,
@@ -47,6 +47,7 @@ from tapehouse.desk.requests import (
     UNKNOWN_ORDER,
     WOULD_CROSS,
 )
+from tapehouse.desk.risk import ledger_full
 from tapehouse.desk.state import (
     CASH,
     FILL_COUNT,
@@ -66,18 +67,8 @@ from tapehouse.desk.state import (
     TICK,
 )
 from tapehouse.desk.state import REJECTED as REJECTED_COUNT
-from tapehouse.desk.venue_orders import (
-    ACCEPTED,
-    CANCELLED,
-    REJECTED,
-    cancel_resting,
-    rest,
-    shrink_resting,
-    take_out,
-    write_fill,
-    write_order,
-)
-from tapehouse.desk.venue_risk import check_order, count_message, ledger_full, protection
+from tapehouse.desk.venue_orders import cancel_resting, rest, shrink_resting, take_out, write_order
+from tapehouse.desk.venue_risk import check_order, count_message, protection
 from tapehouse.desk.venue_state import (
     CANCEL,
     FOK,
@@ -187,11 +178,11 @@ def trade(
     resting_id = key << INDEX_BITS
     write_fill(
         counters, out, contract[INSTRUMENT_ID], opposite, MAKER, resting_id, price, take, maker_fee, order_id, owner,
-        theirs[POSITION], theirs[CASH],
+        theirs[POSITION], theirs[CASH], 0,
     )  # fmt: skip
     write_fill(
         counters, out, contract[INSTRUMENT_ID], side, TAKER, order_id, price, take, taker_fee, resting_id, account,
-        ours[POSITION], ours[CASH],
+        ours[POSITION], ours[CASH], 0,
     )  # fmt: skip
     if take < order_left(books, row):
         reduce_order(books, row, take)

@@ -5,51 +5,20 @@ from __future__ import annotations
 from tapehouse.book.resting import append_order, order_left, order_row, reduce_order, remove_order
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
+from tapehouse.desk.records import ACCEPTED, CANCELLED, write_record
 from tapehouse.desk.requests import BUY
 from tapehouse.desk.state import (
-    DECISIONS,
-    FILL_COUNT,
-    INDEX,
     INSTRUMENT_ID,
-    NOW,
     OPEN_BUY,
     OPEN_ORDERS,
     ORDINAL,
-    OUT_ROWS,
 )
 from tapehouse.desk.venue_state import LIMIT_PRICE, LIMIT_SIDE, OWNER, OWNER_NUMBER
-from tapehouse.market import Action, Kind, Side
+from tapehouse.market import Kind, Side
 
-ACCEPTED, REJECTED, CANCELLED = int(Action.ACCEPTED), int(Action.REJECTED), int(Action.CANCELLED)
-_FILLED = int(Action.FILL)
-_ORDER, _FILL = int(Kind.ORDER) << 48, int(Kind.FILL) << 48
+_ORDER = int(Kind.ORDER) << 48
 _BID, _ASK = int(Side.BID) << 8, int(Side.ASK) << 8
-_LAST = 128 << 16
-_TWO_CELLS = 2 << 56
 _UNDEFINED = UNDEFINED
-
-
-@kernel()
-def write_record(counters: Array, out: Array, small: Int, packed: Int, order_id: Int, price: Int, size: Int) -> Int:
-    """Write what both cells of a decision have in common; returns the extension's row, whose own words are missing."""
-    row = counters[OUT_ROWS]
-    index = counters[INDEX]
-    packed |= _LAST | (index << 32)
-    first = out[row]
-    first[0] = counters[NOW]
-    first[1] = counters[NOW]
-    first[2] = counters[ORDINAL]
-    first[3] = order_id
-    first[4] = price
-    first[5] = size
-    first[6] = small | _TWO_CELLS
-    first[7] = packed
-    out[row + 1, 6] = small
-    out[row + 1, 7] = packed
-    counters[OUT_ROWS] = row + 2
-    counters[INDEX] = index + 1
-    counters[DECISIONS] += 1
-    return row + 1
 
 
 @kernel()
@@ -67,23 +36,6 @@ def write_order(
     extension[3] = size
     extension[4] = 0
     extension[5] = replaced
-
-
-@kernel()
-def write_fill(
-    counters: Array, out: Array, instrument: Int, side: Int, liquidity: Int, order_id: Int, price: Int, size: Int,
-    fee: Int, counter_order: Int, account: Int, position: Int, cash: Int,
-) -> None:  # fmt: skip
-    """A FILL record of one side; position and cash are the account's after it."""
-    packed = _FILLED | (_BID if side == BUY else _ASK) | (liquidity << 24)
-    row = write_record(counters, out, instrument | _FILL, packed, order_id, price, size)
-    extension = out[row]
-    extension[0] = counters[FILL_COUNT]
-    extension[1] = fee
-    extension[2] = counter_order
-    extension[3] = account
-    extension[4] = position
-    extension[5] = cash
 
 
 @kernel(inline=True)

@@ -20,10 +20,8 @@ from tapehouse.desk.requests import (
     POSITION_LIMIT,
     TOO_LARGE,
 )
+from tapehouse.desk.risk import ledger_full
 from tapehouse.desk.state import (
-    CASH,
-    COST,
-    FEES,
     LAST_TRADE,
     LIMIT_NOTIONAL,
     LIMIT_OPEN_ORDERS,
@@ -35,12 +33,10 @@ from tapehouse.desk.state import (
     OPEN_BUY,
     OPEN_ORDERS,
     POSITION,
-    REALISED,
     TICK,
 )
 from tapehouse.desk.venue_state import (
     BAND,
-    LEDGER_MAX,
     LIMIT_KILLED,
     LIMIT_MESSAGES,
     RATE_WINDOW_NS,
@@ -49,14 +45,6 @@ from tapehouse.desk.venue_state import (
 )
 
 _UNDEFINED = UNDEFINED
-
-
-@kernel(inline=True)
-def ledger_full(money: Array) -> Int:
-    """Whether an account's amounts are so large that one more order could pass what can be counted."""
-    most = max(abs(money[CASH]), abs(money[COST]))
-    most = max(most, max(abs(money[REALISED]), abs(money[FEES])))
-    return most > LEDGER_MAX
 
 
 @kernel(inline=True)
