@@ -1,0 +1,307 @@
+"""The KV in process: every shard's node behind one API. The gateways of RESP and HTTP, and tests, use this alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+from tapehouse.core.clock import Clock
+from tapehouse.core.errors import DataError, UsageError
+from tapehouse.core.metrics import Metrics
+from tapehouse.core.units import NS_PER_SECOND
+from tapehouse.kv import requests
+from tapehouse.kv.entries import Answer, Entry, Status, encode_entry, revision_parts
+from tapehouse.kv.errors import NotServedHereError
+from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.history import Version, read_history
+from tapehouse.kv.levels import EVENTUAL, Level, Linearizable, Session
+from tapehouse.kv.node import Machine, ShardNode
+from tapehouse.kv.recent import Change, sum_of
+from tapehouse.kv.reference import NOT_OURS, ReferenceView, Stored
+from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
+from tapehouse.kv.shard_map import ShardMap, own_first_slots, settle_shards
+from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit
+from tapehouse.kv.slots import slot_of
+from tapehouse.kv.watching import watch_nodes
+from tapehouse.log.port import Log
+
+ROUTE_ATTEMPTS_MAX = 40  # of a write or read whose slot is on its way to another shard
+ROUTE_PAUSE_NS = NS_PER_SECOND // 20
+SCAN_LIMIT = 1_000
+SCAN_LIMIT_MAX = 100_000
+_MOVING = (Status.NOT_OWNED, Status.FROZEN)  # nothing was applied: another shard has the slot, or will have it
+
+
+class Kv:
+    """A KV over its shards' logs; made by `open`, used as an async context or closed at last.
+
+    Writes return an `Outcome`: a condition that did not hold is told there, never raised.
+
+    Raises, in every call:
+        BusyError: Too much waits already; nothing was begun.
+        BusUnavailableError: The broker was away for longer than a caller's patience; a write was not sent.
+        OutcomeUnknownError: A write was sent and nobody knows whether it was applied.
+        NotServedHereError: The key's slot is on its way to another shard for longer than ROUTE_ATTEMPTS_MAX looks.
+        DecodeError, GapError: A log cannot be applied; the sequence is named. All calls fail from then on.
+    """
+
+    def __init__(self, nodes: Sequence[ShardNode], shards: ShardMap, *, clock: Clock, stack: AsyncExitStack) -> None:
+        self.nodes = nodes
+        self._map = shards
+        self._clock = clock
+        self._stack = stack
+
+    @classmethod
+    async def open(
+        cls,
+        open_log: Callable[[int], Awaitable[Log]],
+        *,
+        new_life: Callable[[], int],
+        clock: Clock,
+        shards: int | None = None,
+        machine: Callable[[int], Machine] | None = None,
+        commit: Commit = "group",
+        patience_ns: int = PATIENCE_NS,
+        faults: Faults | None = None,
+        metrics: Metrics | None = None,
+    ) -> Kv:
+        """Open the logs, come to their end, and make a new KV's slots known.
+
+        Args:
+            open_log: A shard's log by its number.
+            new_life: Makes an identity that no other life of any gateway has, not 0.
+            shards: How many a new KV is to have; None for one that is there.
+            machine: A shard's view, fresh or restored; the slow reference by default.
+
+        Raises:
+            UsageError: The KV has another number of shards, or it is new and none was given.
+        """
+
+        async def open_node(shard: int, stack: AsyncExitStack) -> ShardNode:
+            node = ShardNode(
+                shard, await open_log(shard), machine(shard) if machine else ReferenceView(), new_life=new_life,
+                clock=clock, commit=commit, patience_ns=patience_ns, faults=faults, metrics=metrics,
+            )  # fmt: skip
+            stack.push_async_callback(node.close)
+            await node.open()
+            return node
+
+        async with AsyncExitStack() as stack:
+            first = await open_node(0, stack)
+            count = await settle_shards(first, shards)
+            nodes = [first, *[await open_node(shard, stack) for shard in range(1, count)]]
+            for node in nodes:
+                await own_first_slots(node, count)
+            return cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all())
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Leave the logs; who still waits is told so."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Kv:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # Writing.
+
+    async def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        ttl_s: float | None = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        keep_ttl: bool = False,
+        return_old: bool = False,
+        session: Session | None = None,
+    ) -> Outcome:
+        """Set a key, for so many seconds or for ever.
+
+        Args:
+            session: Takes note of this write.
+        """
+        entry = requests.put(
+            key, value, expiry=self._expiry(ttl_s), if_absent=if_absent, if_present=if_present, keep_expiry=keep_ttl,
+            return_old=return_old,
+        )  # fmt: skip
+        return await self.write(entry, session=session)
+
+    async def put_if(
+        self, key: bytes, value: bytes, revision: int, *, ttl_s: float | None = None, session: Session | None = None
+    ) -> Outcome:
+        """Set a key where it has this revision; 0: where there is none. Else CHANGED, with the revision it has."""
+        return await self.write(
+            requests.put(key, value, expiry=self._expiry(ttl_s), revision=revision), session=session
+        )
+
+    async def delete(
+        self, key: bytes, *, revision: int | None = None, return_old: bool = False, session: Session | None = None
+    ) -> Outcome:
+        """Remove a key; ABSENT where there was none."""
+        return await self.write(requests.delete(key, revision=revision, return_old=return_old), session=session)
+
+    async def add(self, key: bytes, amount: int = 1, *, session: Session | None = None) -> int:
+        """Add to the decimal integer that a key holds, 0 where there is none; the sum.
+
+        Raises:
+            DataError: It holds something else, or the sum does not fit 64 bits.
+        """
+        entry = requests.add(key, amount)
+        outcome = await self.write(entry, session=session)
+        if not outcome.is_applied:
+            is_number = outcome.status is Status.OVERFLOW
+            raise DataError(
+                "the sum does not fit 64 bits" if is_number else "the value is no decimal integer of 64 bits",
+                subject=repr(key),
+            )
+        return sum_of(entry, Answer(status=outcome.status, old=outcome.old))
+
+    async def expire(self, key: bytes, ttl_s: float | None, *, session: Session | None = None) -> Outcome:
+        """Have a key expire after so many seconds, or never (None); ABSENT where there is none."""
+        return await self.write(requests.expire(key, self._expiry(ttl_s)), session=session)
+
+    async def write(self, entry: Entry, *, session: Session | None = None) -> Outcome:
+        """Write one entry of `kv.requests`."""
+        slot = slot_of(entry.key)
+        node, applied = await self._written(slot, [entry])
+        outcome = _outcome(node, slot, applied.sequence, applied.answers[0])
+        if session is not None:
+            session.note(outcome.token)
+        return outcome
+
+    async def batch(self, entries: Sequence[Entry], *, session: Session | None = None) -> BatchOutcome:
+        """Write entries of `kv.requests` whose keys share a slot: all of them or none.
+
+        Raises:
+            CrossSlotError: Their keys belong to several slots.
+        """
+        together = requests.batch(entries)
+        slot = slot_of(entries[0].key)
+        node, applied = await self._written(slot, together)
+        outcomes = tuple(_outcome(node, slot, applied.sequence, answer) for answer in applied.answers[1:])
+        token = outcomes[0].token
+        if session is not None:
+            session.note(token)
+        return BatchOutcome(status=applied.answers[0].status, outcomes=outcomes, token=token)
+
+    # Reading.
+
+    async def get(self, key: bytes, level: Level = EVENTUAL) -> Stored | None:
+        """What a key holds; None where there is none, or it has expired."""
+        slot = slot_of(key)
+        node = await self._reached(slot, level)
+        if isinstance(level, Session):
+            level.note(node.token(slot))
+        return node.machine.get(key, self._reader_time(level))
+
+    async def scan(
+        self, prefix: bytes = b"", level: Level = EVENTUAL, *, after: bytes = b"", limit: int = SCAN_LIMIT
+    ) -> list[tuple[bytes, Stored]]:
+        """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes.
+
+        Of one shard they are as of one moment; of several shards each at its own.
+
+        Args:
+            limit: The most that are returned; go on after the last key.
+        """
+        if not 0 < limit <= SCAN_LIMIT_MAX:
+            raise UsageError(f"a scan of {limit} keys", hint=f"1 to {SCAN_LIMIT_MAX}")
+        await asyncio.gather(*(node.reach(level) for node in self.nodes))
+        now = self._reader_time(level)
+        found: list[tuple[bytes, Stored]] = []
+        for node in self.nodes:
+            rows = self._scan_node(node, prefix, after, limit, now)
+            if isinstance(level, Session):
+                level.note(node.token())
+            found += rows
+        return sorted(found, key=lambda row: row[0])[:limit]
+
+    def watch(self, prefix: bytes, after: int | Session | None = None) -> AsyncIterator[Change]:
+        """Changes of keys that begin with `prefix`, as they are applied; of one shard in order, for ever.
+
+        Expiries change nothing and are not told: a change says when its key will expire.
+
+        Args:
+            after: A revision: changes after it, where the prefix lies in one shard (it has a whole hash tag, or there
+                is one shard). A session: all that it has not seen. None: from now on.
+
+        Raises, from the iterator:
+            UsageError: A revision, and a prefix that lies in several shards.
+            WatchLaggedError: What comes next is not kept any more, or the watcher fell behind it.
+        """
+        return watch_nodes(self.nodes, self._map, prefix, after)
+
+    async def history(self, key: bytes, *, limit: int = 100) -> list[Version]:
+        """The last versions of a key, oldest first, as far as this view has come; read from the log, and slow."""
+        requests.check_key(key)
+        node = self._map.node(slot_of(key))
+        through = node.applied
+        return await read_history(node.log, await node.log.extent(), key, through=through, limit=limit)
+
+    # Within.
+
+    def _expiry(self, ttl_s: float | None) -> int:
+        return requests.expiry_after(ttl_s, self._clock.time_ns())
+
+    def _reader_time(self, level: Level) -> int | None:
+        """A linearizable read goes by the log's time alone: two readers' clocks could disagree on what has expired."""
+        return None if isinstance(level, Linearizable) else self._clock.time_ns()
+
+    def _scan_node(
+        self, node: ShardNode, prefix: bytes, after: bytes, limit: int, now: int | None
+    ) -> list[tuple[bytes, Stored]]:
+        """A node's living keys of slots that it owns, in pages, as some may have expired by the reader's clock."""
+        found: list[tuple[bytes, Stored]] = []
+        while len(found) < limit:
+            page = node.machine.scan(prefix, after=after, limit=limit)
+            found += [
+                (key, row)
+                for key, row in page
+                if not key.startswith(RESERVED)
+                and not (now is not None and row.expiry and row.expiry <= now)
+                and self._map.node(slot_of(key)) is node
+            ]
+            if len(page) < limit:
+                break
+            after = page[-1][0]
+        return found[:limit]
+
+    async def _written(self, slot: int, entries: list[Entry]) -> tuple[ShardNode, Applied]:
+        """Write entries of one slot where it is owned; what was refused for that reason alone is asked again there."""
+        bodies = [encode_entry(entry) for entry in entries]
+        for _ in range(ROUTE_ATTEMPTS_MAX):
+            node = self._map.node(slot)
+            applied = await node.submit(bodies)
+            if not any(answer.status in _MOVING for answer in applied.answers):
+                return node, applied
+            await self._look_again()
+        raise self._not_served(slot)
+
+    async def _reached(self, slot: int, level: Level) -> ShardNode:
+        """The node that owns a slot, once its view may be read at a level."""
+        for _ in range(ROUTE_ATTEMPTS_MAX):
+            node = self._map.node(slot)
+            await node.reach(level)
+            if node.machine.epochs[slot] > NOT_OURS and self._map.node(slot) is node:
+                return node
+            await self._look_again()
+        raise self._not_served(slot)
+
+    async def _look_again(self) -> None:
+        await delay(self._clock, ROUTE_PAUSE_NS)
+        self._map.refresh()
+
+    def _not_served(self, slot: int) -> NotServedHereError:
+        return NotServedHereError(
+            f"slot {slot} is on its way to another shard", hint="ask again; is a rebalance under way?"
+        )
+
+
+def _outcome(node: ShardNode, slot: int, sequence: int, answer: Answer) -> Outcome:
+    epoch = revision_parts(answer.revision)[0] if answer.revision else max(node.machine.epochs[slot], 0)
+    return Outcome(status=answer.status, revision=answer.revision, old=answer.old, token=node.token_at(sequence, epoch))

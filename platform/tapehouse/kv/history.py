@@ -1,0 +1,117 @@
+"""What a key held, from its shard's log: the machine is run again over the entries of the key's slot alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from tapehouse.core.check import check
+from tapehouse.core.errors import GapError, UsageError
+from tapehouse.kv.entries import Answer, Entry, EntryFlag, Op, Status, batch_count, open_entry_frame, read_entries
+from tapehouse.kv.reference import KEYED, ReferenceView, Stored
+from tapehouse.kv.slots import slot_of
+from tapehouse.log.port import Extent, Log
+
+HISTORY_FRAMES_MAX = 1_000_000  # that are read for one answer
+HISTORY_VERSIONS_MAX = 10_000
+_NOTHING = Entry(op=Op.BARRIER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """What a key was set to.
+
+    Attributes:
+        value: None where it was deleted.
+        revision: 0 where it was deleted.
+        expiry: UTC ns, 0 for none.
+        time: The machine's, UTC ns, when it was set.
+        sequence: Of the frame that did it.
+    """
+
+    value: bytes | None
+    revision: int
+    expiry: int
+    time: int
+    sequence: int
+
+
+async def read_history(
+    log: Log, extent: Extent, key: bytes, *, through: int, limit: int = 100, frames_max: int = HISTORY_FRAMES_MAX
+) -> list[Version]:
+    """The last `limit` versions of a key, oldest first, as of the frame `through`.
+
+    Raises:
+        GapError: The log's beginning was trimmed: conditions cannot be judged without it.
+        UsageError: The log has more frames than `frames_max`, or the limit is none.
+    """
+    if not 0 < limit <= HISTORY_VERSIONS_MAX:
+        raise UsageError(f"{limit} versions", hint=f"1 to {HISTORY_VERSIONS_MAX}")
+    if extent.first != 1:
+        raise GapError(
+            f"the log begins at sequence {extent.first}", subject=log.name,
+            hint="what was trimmed is in the segments of a backup",
+        )  # fmt: skip
+    if through > frames_max:
+        raise UsageError(f"{through} frames", subject=log.name, hint=f"a history reads {frames_max} at most")
+    found: deque[Version] = deque(maxlen=limit)
+    machine, slot = ReferenceView(), slot_of(key)
+    async for message in log.read(1, through=through):
+        header, body = open_entry_frame(message.payload)
+        if header.log_id != extent.log_id_at(message.sequence):
+            continue
+        entries = of_slot(read_entries(bytes(body), header.count), slot)
+        before = machine.get(key)
+        answers = machine.apply(
+            entries, writer=header.writer, number=header.first_ordinal, time=header.first_time,
+            sequence=message.sequence,
+        )  # fmt: skip
+        steps = _steps(key, before, entries, answers, machine.now)
+        if steps:
+            check(steps[-1] == machine.get(key), f"the history of {key!r} differs from its machine")
+            found += [_version(row, machine.now, message.sequence) for row in steps]
+    return list(found)
+
+
+def of_slot(entries: list[Entry], slot: int) -> list[Entry]:
+    """A frame's entries where those of other slots do nothing; each stays at its place, and a batch stays whole."""
+    kept: list[Entry] = []
+    while len(kept) < len(entries):
+        entry = entries[len(kept)]
+        together = 1 + (batch_count(entry) if entry.op is Op.BATCH else 0)
+        group = entries[len(kept) : len(kept) + together]
+        is_ours = entry.op is Op.OWN or any(each.op in KEYED and slot_of(each.key) == slot for each in group)
+        kept += group if is_ours else [_NOTHING] * len(group)
+    return kept
+
+
+def _steps(
+    key: bytes, row: Stored | None, entries: list[Entry], answers: list[Answer], now: int
+) -> list[Stored | None]:
+    """What the key held after each entry of a frame that changed it, from what it held before the frame."""
+    steps: list[Stored | None] = []
+    for entry, answer in zip(entries, answers, strict=True):
+        if entry.key != key or entry.op not in KEYED or answer.status is not Status.APPLIED:
+            continue
+        if row is not None and row.expiry and row.expiry <= now:
+            row = None
+        kept = row.expiry if row else 0
+        if entry.op is Op.DELETE:
+            row = None
+        elif entry.op is Op.PUT:
+            row = Stored(entry.value, answer.revision, kept if entry.flags & EntryFlag.KEEP_EXPIRY else entry.expiry)
+        elif entry.op is Op.ADD:
+            amount = int.from_bytes(entry.value, "little", signed=True)
+            row = Stored(b"%d" % (int(row.value if row else b"0") + amount), answer.revision, kept)
+        elif row is not None:
+            row = Stored(row.value, row.revision, entry.expiry)
+        steps.append(row)
+    if steps and row is not None and row.expiry and row.expiry <= now:
+        steps.append(None)
+    return steps
+
+
+def _version(row: Stored | None, time: int, sequence: int) -> Version:
+    if row is None:
+        return Version(value=None, revision=0, expiry=0, time=time, sequence=sequence)
+    return Version(value=row.value, revision=row.revision, expiry=row.expiry, time=time, sequence=sequence)

@@ -1,0 +1,339 @@
+"""One shard as one gateway has it: a view that follows the log, and a writer whose callers are answered by that view.
+
+The log alone decides: an answer is what the view says when it applies the frame. A reader that fails is opened again
+after the last frame applied; bytes that are no frame halt the node, by the sequence at which they stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tapehouse.core.clock import Clock
+from tapehouse.core.errors import (
+    BusUnavailableError,
+    BusyError,
+    DecodeError,
+    GapError,
+    InvariantError,
+    TapehouseError,
+    TransientError,
+)
+from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all
+from tapehouse.core.units import NS_PER_SECOND
+from tapehouse.kv.entries import Answer, Entry, open_entry_frame, read_entries
+from tapehouse.kv.errors import OtherBranchError, StaleError
+from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.levels import Eventual, Level, Session, Token
+from tapehouse.kv.recent import Recent
+from tapehouse.kv.reference import Stored
+from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit, ShardWriter
+from tapehouse.log.port import Extent, Log, Message
+
+WAITERS_MAX = 65_536  # readers who wait for a sequence
+READ_PAUSE_NS = NS_PER_SECOND // 4  # before a reader that failed is opened again
+FRESH_EARLY = 2  # a view that is older than this part of what is allowed is refreshed before anyone must wait
+
+
+class Machine(Protocol):
+    """The KV machine of one shard; `reference.ReferenceView` is the slow one."""
+
+    @property
+    def sequence(self) -> int:
+        """Of the last frame that was applied."""
+        ...
+
+    @property
+    def epochs(self) -> Sequence[int]:
+        """Of each slot; below 0 where the shard does not own it."""
+        ...
+
+    def get(self, key: bytes, now: int | None = None) -> Stored | None:
+        """What a key holds."""
+        ...
+
+    def scan(self, prefix: bytes, *, after: bytes = b"", limit: int = 0) -> list[tuple[bytes, Stored]]:
+        """Keys by prefix."""
+        ...
+
+    def apply(self, entries: list[Entry], *, writer: int, number: int, time: int, sequence: int) -> list[Answer]:
+        """Apply the entries of one frame; an answer for each."""
+        ...
+
+
+class ShardNode:
+    """A view of one shard and a writer beside it; `open` it, and `close` it at last.
+
+    Args:
+        machine: As it was at its `sequence`: fresh, or restored from a snapshot.
+        new_life, clock, commit, patience_ns, faults: As the writer takes them.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        log: Log,
+        machine: Machine,
+        *,
+        new_life: Callable[[], int],
+        clock: Clock,
+        commit: Commit = "group",
+        patience_ns: int = PATIENCE_NS,
+        faults: Faults | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.shard = shard
+        self.log = log
+        self.machine = machine
+        self.applied = machine.sequence  # the last sequence that was taken
+        self.metrics = metrics or Metrics()
+        self.recent = Recent(shard, sequence=self.applied)
+        self._new_life = new_life
+        self._clock = clock
+        self._commit: Commit = commit
+        self._patience_ns = patience_ns
+        self._faults = faults or Faults()
+        self._extent: Extent | None = None
+        self._writer: ShardWriter | None = None
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: sequence, which, who
+        self._waiters = 0
+        self._grown: asyncio.Future[None] | None = None
+        self._error: TapehouseError | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Follow the log, and wait until the view has applied all that it held; then readers and writers may come.
+
+        Raises:
+            BusUnavailableError: The broker does not answer.
+            DecodeError, GapError: The log cannot be read; the sequence is named.
+        """
+        self._extent = await self.log.extent()
+        self._writer = ShardWriter(
+            self.log, log_id=self._extent.log_id, new_life=self._new_life, clock=self._clock, commit=self._commit,
+            patience_ns=self._patience_ns, faults=self._faults, metrics=self.metrics,
+        )  # fmt: skip
+        self._task = asyncio.create_task(self._follow())
+        await self.wait_for(self._extent.last)  # However long that takes: a barrier has but the patience of a caller.
+        joined = self._writer.barrier()
+        self._writer.start()  # Its first frame is that barrier.
+        await asyncio.shield(joined)
+
+    async def close(self) -> None:
+        """Stop; who still waits is told so."""
+        if self._task is not None:
+            await cancel_all([self._task])
+        self._halt(BusUnavailableError("the KV was closed", subject=self.log.name))
+        if self._writer is not None:
+            await self._writer.close()
+
+    # Writing.
+
+    def submit(self, bodies: Sequence[bytes]) -> asyncio.Future[Applied]:
+        """As `ShardWriter.submit`."""
+        self._require()
+        return self._wrote.submit(bodies)
+
+    # Reading.
+
+    async def barrier(self) -> int:
+        """Wait until the view has applied all that anyone was answered before this call; where it stands then."""
+        self._require()
+        return await asyncio.shield(self._wrote.barrier())
+
+    async def reach(self, level: Level) -> None:
+        """Wait until the view may be read at a level.
+
+        Raises:
+            BusUnavailableError, StaleError: Not within the patience.
+            OtherBranchError: The session was on a branch of the log that was given up.
+        """
+        self._require()
+        if isinstance(level, Eventual):
+            if level.max_staleness_ns is not None:
+                await self._freshen(level.max_staleness_ns)
+        elif isinstance(level, Session):
+            token = level.token(self.shard)
+            if token is not None:
+                self._require_branch(token)
+                await self._catch_up(token.sequence)
+        else:
+            await self.barrier()
+
+    def token(self, slot: int | None = None) -> Token:
+        """Where the view stands, for whoever has read of this slot."""
+        epoch = 0 if slot is None else max(self.machine.epochs[slot], 0)
+        return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=self.applied)
+
+    def token_at(self, sequence: int, epoch: int) -> Token:
+        """The token of a write."""
+        return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=sequence)
+
+    @property
+    def staleness_ns(self) -> int | None:
+        """How long ago the view is known to have held all that was in the log; None where nothing is known.
+
+        It is known from this gateway's own frames: once the view has applied one, it holds all that the log held when
+        that frame was made. Nobody is asked.
+        """
+        fresh_at = self._wrote.fresh_at
+        return None if fresh_at is None else self._clock.monotonic_ns() - fresh_at
+
+    def wait_for(self, sequence: int) -> asyncio.Future[None]:
+        """A future that ends when the view has applied this sequence; cancel it to stop waiting.
+
+        Raises:
+            BusyError: WAITERS_MAX wait already.
+        """
+        self._require()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if sequence <= self.applied:
+            done.set_result(None)
+            return done
+        if len(self._waiting) >= WAITERS_MAX:
+            self._waiting = [waiter for waiter in self._waiting if not waiter[2].done()]
+            heapq.heapify(self._waiting)
+            if len(self._waiting) >= WAITERS_MAX:
+                raise BusyError(f"{WAITERS_MAX} readers wait for this view", subject=self.log.name)
+        self._waiters += 1
+        heapq.heappush(self._waiting, (sequence, self._waiters, done))
+        return done
+
+    def grown(self) -> asyncio.Future[None]:
+        """A future, shared by all who ask, that ends when the view has applied one more frame; shield it."""
+        self._require()
+        if self._grown is None:
+            self._grown = asyncio.get_running_loop().create_future()
+        return self._grown
+
+    @property
+    def _wrote(self) -> ShardWriter:
+        if self._writer is None:
+            raise InvariantError("the shard was not opened", subject=self.log.name)
+        return self._writer
+
+    @property
+    def _living(self) -> Extent:
+        if self._extent is None:
+            raise InvariantError("the shard was not opened", subject=self.log.name)
+        return self._extent
+
+    async def _freshen(self, max_staleness_ns: int) -> None:
+        """Where the view may be older than that, wait for a barrier; where it will soon be, send one ahead of need."""
+        age = self.staleness_ns
+        if age is not None and age <= max_staleness_ns:
+            if age > max_staleness_ns // FRESH_EARLY and not self._wrote.is_busy:
+                self._wrote.barrier()
+            return
+        try:
+            await self.barrier()
+        except TransientError as error:
+            known = f"{age / NS_PER_SECOND:.3g} s ago" if age is not None else "never"
+            raise StaleError(
+                f"the view was last known to be at the log's end {known}", subject=self.log.name,
+                hint="is the broker there? a read without max_staleness is answered all the same",
+            ) from error  # fmt: skip
+
+    async def _catch_up(self, sequence: int) -> None:
+        waiting = self.wait_for(sequence)
+        if waiting.done():
+            return
+        pause = asyncio.create_task(delay(self._clock, self._patience_ns))
+        try:
+            await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise BusUnavailableError(
+                    f"the view stands at sequence {self.applied}, the session has seen {sequence}",
+                    subject=self.log.name,
+                    hint="the view is behind, or the token is another log's: try again, or another gateway",
+                )
+            waiting.result()
+        finally:
+            waiting.cancel()
+            pause.cancel()
+
+    def _require_branch(self, token: Token) -> None:
+        branches = {branch.log_id: branch.through for branch in self._living.branches}
+        through = branches.get(token.log_id, 0)
+        if token.log_id not in branches or (through is not None and token.sequence > through):
+            raise OtherBranchError(
+                "the session has seen what this branch of the log does not hold", subject=self.log.name,
+                position=f"sequence {token.sequence}", hint="the log was restored since: begin a new session",
+            )  # fmt: skip
+
+    # Following.
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                try:
+                    async for message in self.log.read(self.applied + 1, follow=True):
+                        await delay(self._clock, self._faults.view_delay_ns)
+                        self._take(message)
+                    raise BusUnavailableError("the log's reader ended", subject=self.log.name)
+                except TransientError:
+                    self.metrics.add("kv_readers_reopened_total")
+                    await delay(self._clock, READ_PAUSE_NS)
+        except TapehouseError as error:
+            self.metrics.add("kv_views_halted_total")
+            self._halt(error)
+        except Exception as error:
+            self._halt(InvariantError(f"the view failed: {error!r}", subject=self.log.name))
+            raise
+
+    def _take(self, message: Message) -> None:
+        """Apply one message; who waits for it is told."""
+        sequence = message.sequence
+        if sequence != self.applied + 1:
+            raise GapError(f"sequence {sequence} came after {self.applied}", subject=self.log.name)
+        try:
+            header, body = open_entry_frame(message.payload)
+            if header.log_id == self._living.log_id_at(sequence):
+                entries = read_entries(bytes(body), header.count)
+                answers = self.machine.apply(
+                    entries, writer=header.writer, number=header.first_ordinal, time=header.first_time,
+                    sequence=sequence,
+                )  # fmt: skip
+            else:  # A gateway that has not noticed that the log was restored.
+                self.metrics.add("kv_frames_of_other_branches_total")
+                entries, answers = [], []
+        except DecodeError as error:
+            raise DecodeError(
+                error.message, subject=self.log.name, position=f"sequence {sequence}",
+                hint=error.hint or "the log holds what no gateway writes: nothing after it is applied",
+            ) from error  # fmt: skip
+        self.applied = sequence
+        self.recent.add(sequence, entries, answers, len(message.payload))
+        if answers:
+            self._wrote.applied(header.writer, header.first_ordinal, sequence, answers)
+        while self._waiting and self._waiting[0][0] <= sequence:
+            _wake(heapq.heappop(self._waiting)[2])
+        if self._grown is not None:
+            grown, self._grown = self._grown, None
+            _wake(grown)
+
+    def _halt(self, error: TapehouseError) -> None:
+        self._error = self._error or error
+        if self._writer is not None:
+            self._writer.fail(error)
+        waiting = [who for _, _, who in self._waiting]
+        if self._grown is not None:
+            waiting.append(self._grown)
+        for who in waiting:
+            if not who.done():
+                who.set_exception(error)
+                who.exception()  # Who waited may have left.
+        self._waiting.clear()
+        self._grown = None
+
+    def _require(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # Else it would grow with each time.
+
+
+def _wake(who: asyncio.Future[None]) -> None:
+    if not who.done():
+        who.set_result(None)
