@@ -9,7 +9,8 @@ TAPEHOUSE := .venv/bin/tapehouse
 PEERS_PYTHON := .venv-peers/bin/python
 PYTEST := $(PYTHON) -m pytest
 WORKERS ?= 2
-# A file's tests stay in one worker, which has brokers and stores of its own. The longest files come first by name.
+# A file's tests stay in one worker, which has brokers and stores of its own. In the order of names the files that take
+# longest begin first and many short ones end the run.
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV ?= uv
 ARGS ?=
