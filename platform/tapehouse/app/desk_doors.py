@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tapehouse.app.desk_service import CommandIndex, DeskService, serve_desk
-from tapehouse.app.live import Logs, cancel_all, first_failure
+from tapehouse.app.logs import Logs
 from tapehouse.app.out import OutLog, OutProjector
 from tapehouse.bus import Bus
 from tapehouse.bus.service import ServiceHost
@@ -19,6 +19,7 @@ from tapehouse.client.outcomes import Outcomes
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import InvariantError, TransientError
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all, first_failure
 from tapehouse.engine import Sequencer
 from tapehouse.log import SnapshotStore
 

@@ -23,7 +23,7 @@ from tapehouse.app.following import Follower
 from tapehouse.app.journals import finish_leftover
 from tapehouse.app.kv_service import serve_kv
 from tapehouse.app.leadership import Leadership, TakeOver, holder_name, is_dead, lease_name, process_name
-from tapehouse.app.live import cancel_all, first_failure, serve
+from tapehouse.app.live import serve
 from tapehouse.app.logs import Logs
 from tapehouse.app.parked_stream import ParkedStream
 from tapehouse.app.projector import Projector
@@ -37,6 +37,7 @@ from tapehouse.bus.lease import POLLS_PER_TTL, TTL_S, Lease
 from tapehouse.core import SystemClock
 from tapehouse.core.errors import ConflictError, TransientError
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all, first_failure
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.engine import Strategy
 from tapehouse.log import Log, PatientLog, SharedLog, SnapshotStore
