@@ -145,7 +145,8 @@ def _reached(operation: Operation, before: _Seen | None, deletes: Iterable[Opera
         return _revision(operation)
     if before is None:
         return 0
-    if before.operation.kind == "delete" or (operation.kind == "delete" and operation.outcome == "ok"):
+    deleted = before.operation.kind == "delete" and before.operation.outcome == "ok"
+    if deleted or _revision(before.operation) == 0:  # It was absent then already.
         return before.floor
     # Found absent: a delete after what the session knew must have been under way.
     later = [each.revision or before.floor + 1 for each in deletes if each.call <= _end(operation)]
