@@ -61,7 +61,9 @@ def linearizer_program() -> Path:
     digest = hashlib.sha256()
     for path in sorted(SOURCE.iterdir()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return built_program(f"linearizer-{digest.hexdigest()[:16]}", "linearizer", ["install", "-trimpath", "."], SOURCE)
+    return built_program(
+        f"linearizer-{digest.hexdigest()[:16]}", "linearizer", ["install", "-trimpath", "-buildvcs=false", "."], SOURCE
+    )
 
 
 def check_linearizable(path: Path, **limits: Any) -> Verdict:
