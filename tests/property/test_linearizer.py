@@ -64,7 +64,7 @@ def test_any_correct_store_is_accepted(
 ) -> None:
     day = simulate(
         seed,
-        operations=operations,
+        operations=operations if tells_revisions else min(operations, 30),  # else the search may reach its limits
         clients=clients,
         keys=keys,
         ambiguous=ambiguous,
