@@ -36,8 +36,9 @@ warm: base ## Compile the kernels now (a minute, once for a version), so that no
 demo: base ## The whole loop on a generated market day; ends with the proof (ARGS="--lobster ZIP" for other data)
 	@$(TAPEHOUSE) demo $(ARGS)
 
-tools: dev ## MinIO, which no package brings: built from source, once per machine (minutes)
-	@$(PYTHON) tests/support/minio.py >/dev/null
+tools: dev ## What no package brings, built from Go source once per machine (minutes): MinIO, the checker of histories
+	@$(PYTHON) -m tests.support.minio >/dev/null
+	@$(PYTHON) -m tests.support.linearizable >/dev/null
 
 test: tools ## All tests but chaos, load and benchmarks, in one pytest run of WORKERS=2 (ARGS="-k frame" to choose)
 	@$(WARM)
