@@ -45,6 +45,12 @@ class DigestChain:
         block_bytes = BLOCK_RECORDS * self.record_bytes
         start = 0
         while start < len(view):
+            if not self._open and len(view) - start >= block_bytes:  # A whole block is hashed where it lies.
+                hasher = blake3(self._link)
+                hasher.update(view[start : start + block_bytes])
+                self._link = hasher.digest()
+                start += block_bytes
+                continue
             take = min(block_bytes - len(self._open), len(view) - start)
             self._open += view[start : start + take]
             start += take
