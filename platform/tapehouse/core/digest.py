@@ -38,7 +38,10 @@ class DigestChain:
         Raises:
             InvariantError: The bytes are no whole number of records.
         """
-        view = memoryview(records).cast("B")
+        view = memoryview(records)
+        if view.nbytes == 0:  # of which a view of rows cannot be cast
+            return
+        view = view.cast("B")
         if len(view) % self.record_bytes:
             raise InvariantError(f"{len(view)} bytes are no whole records of {self.record_bytes}")
         self.count += len(view) // self.record_bytes
