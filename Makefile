@@ -8,6 +8,10 @@ PYTHON := .venv/bin/python
 TAPEHOUSE := .venv/bin/tapehouse
 PEERS_PYTHON := .venv-peers/bin/python
 PYTEST := $(PYTHON) -m pytest
+WORKERS ?= 2
+# A file's tests stay in one worker, which has brokers and stores of its own. In the order of names the files that take
+# longest begin first and many short ones end the run.
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV ?= uv
 ARGS ?=
 WARM := $(TAPEHOUSE) doctor --warm >/dev/null  # kernels that are there already are left alone
@@ -35,9 +39,9 @@ demo: base ## The whole loop on a generated market day; ends with the proof (ARG
 tools: dev ## MinIO, which no package brings: built from source, once per machine (minutes)
 	@$(PYTHON) tests/support/minio.py >/dev/null
 
-test: tools ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
+test: tools ## All tests but chaos, load and benchmarks, in one pytest run of WORKERS=2 (ARGS="-k frame" to choose)
 	@$(WARM)
-	@$(PYTEST) -m "not chaos and not bench and not load" $(ARGS)
+	@$(PYTEST) $(SHARED) -m "not chaos and not bench and not load" $(ARGS)
 
 check: dev ## Lint, format, types, and the imports between rooms
 	@.venv/bin/ruff check .
@@ -47,7 +51,7 @@ check: dev ## Lint, format, types, and the imports between rooms
 
 integration-test: tools ## Only the tests against real servers
 	@$(WARM)
-	@$(PYTEST) tests/integration -m "not chaos and not bench and not load" $(ARGS)
+	@$(PYTEST) $(SHARED) tests/integration -m "not chaos and not bench and not load" $(ARGS)
 
 test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
 	@$(WARM)

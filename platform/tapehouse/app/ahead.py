@@ -14,13 +14,14 @@ from pathlib import Path
 from tapehouse.app.ahead_desk import AheadDesk, AheadOptions, ahead_desk, ring_pair
 from tapehouse.app.following import Follower
 from tapehouse.app.leadership import Leadership
-from tapehouse.app.live import RecordReport, batches_of, chain_batches, first_batch, first_failure
+from tapehouse.app.live import RecordReport, batches_of, chain_batches, first_batch
 from tapehouse.app.logs import Logs
 from tapehouse.app.sidecars import SidecarRunner
 from tapehouse.app.stages import StageKeeper
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import TapehouseError
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import first_failure
 from tapehouse.engine import Sequencer, Strategy, new_cells
 from tapehouse.engine.ahead import FeedRing
 from tapehouse.engine.sequencer import CLOCK_INTERVAL_NS, FEED_SOURCE

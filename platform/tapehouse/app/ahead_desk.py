@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tapehouse.app.code import code_hash
 from tapehouse.app.following import Follower
 from tapehouse.app.journals import POLL_NS, committed, finish_journal, forget_journal, journal_of, ring_prefix
-from tapehouse.app.live import cancel_all, first_failure, require_same_feed
+from tapehouse.app.live import require_same_feed
 from tapehouse.app.logs import Logs
 from tapehouse.app.pinning import Cores, pin
 from tapehouse.app.sidecars import SidecarRunner
@@ -28,6 +28,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, ConflictError, MissingError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all, first_failure, see_through
 from tapehouse.desk.state import SYMBOL_IDS_MAX
 from tapehouse.engine import ClockSource, GatedEngine, Sequencer, Strategy
 from tapehouse.engine.ahead import AheadEngine, FeedRing, JournalWriter, Outlets, feed_sources
@@ -136,7 +137,8 @@ class AheadDesk:
                 while await self.engine.publish_ready():
                     pass
         finally:
-            await _cancel_quietly([*self.tasks, self.watched])
+            with suppress(Exception):  # Of one that failed beside the first nobody need hear.
+                await cancel_all([*self.tasks, self.watched])
             self.journal.close()
         await self.sidecar.stop()
         if self.engine.is_whole:
@@ -246,9 +248,9 @@ async def ahead_desk(
             yield desk
         except BaseException:
             with suppress(BusUnavailableError, ConflictError):  # What led here is what the caller must hear.
-                await desk.close()
+                await see_through(desk.close())  # Cut short, it would leave the loop on rings that are gone.
             raise
-        await desk.close()
+        await see_through(desk.close())
 
 
 def ring_pair(
@@ -312,12 +314,3 @@ def _lost_feeds(attached: dict[str, FeedKey], feeds: list[FeedRing], now: int) -
     lost = [key for name, key in sorted(attached.items()) if there.get(name) != key]
     gaps = [gap_record(Cause.DETACHED, Confidence.SUSPECT, ts_recv=now, source=key.source) for key in lost]
     return np.concatenate([empty_cells(0), *gaps])
-
-
-async def _cancel_quietly(tasks: list[asyncio.Task[None]]) -> None:
-    """End tasks whose failures somebody has heard of already; one that failed beside the first is not told again."""
-    with suppress(Exception):
-        await cancel_all(tasks)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()

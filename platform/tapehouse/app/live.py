@@ -19,6 +19,7 @@ from tapehouse.core.clock import Clock
 from tapehouse.core.errors import ConflictError, DataError
 from tapehouse.core.ids import new_writer_id
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all, first_failure
 from tapehouse.engine import (
     ClockSource,
     Digests,
@@ -239,39 +240,3 @@ async def _keep_time(sequencer: Sequencer, clock: Clock) -> None:
                 await sequencer.tick()
             due = clock.monotonic_ns() + CLOCK_INTERVAL_NS
         await sequencer.command_or(due, clock)
-
-
-async def first_failure(main: asyncio.Task[None], beside: list[asyncio.Task[None]]) -> None:
-    """Wait for `main`; a task beside it that fails first takes it down."""
-    try:
-        done, _ = await asyncio.wait({main, *beside}, return_when=asyncio.FIRST_COMPLETED)
-        while main not in done:
-            for task in done:
-                task.result()
-            done, _ = await asyncio.wait(
-                {main, *(task for task in beside if not task.done())}, return_when=asyncio.FIRST_COMPLETED
-            )
-        main.result()
-    finally:
-        await cancel_all([main])
-
-
-async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for their end; raises what one of them meets while it ends.
-
-    One that had failed before is the end that is under way, or came beside it: it is not told a second time.
-    """
-    running = [task for task in tasks if not task.done()]
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()  # Heard: where several fail of one cause, the first is what is told.
-    for task in tasks:
-        if task not in running and not task.cancelled():
-            task.exception()
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in running:
-        if not task.cancelled():
-            task.result()

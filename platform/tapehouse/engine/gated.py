@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 
 from tapehouse.core.errors import ConflictError, IntegrityError, InvariantError
+from tapehouse.core.tasks import hear
 from tapehouse.engine.machine import Engine
 from tapehouse.engine.meeting import Meeting
 from tapehouse.log import (
@@ -308,13 +309,9 @@ class GatedEngine:
                 self._sent = self._meeting.take()
                 outputs, input_ordinal = self._sent
                 self._in_flight = asyncio.create_task(self._writer.append(outputs, input_ordinal=input_ordinal))
-                self._in_flight.add_done_callback(_heard)
-
-
-def _heard(append: asyncio.Task[int]) -> None:
-    """Take note of how an append ended: whoever settles is told, and a host that ends before has its own reason."""
-    if not append.cancelled():
-        append.exception()
+                self._in_flight.add_done_callback(
+                    hear
+                )  # Whoever settles is told; a host that ends before has its own reason
 
 
 class _Known:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tapehouse.app.live import Logs, cancel_all, first_failure, record, serve
+from tapehouse.app.live import Logs, record, serve
 from tapehouse.core import SystemClock, VirtualClock
 from tapehouse.core.errors import ConflictError, DataError, DecodeError, StrategyError
 from tapehouse.engine import Engine, Strategy, Submit, View, read_tape
@@ -528,50 +528,3 @@ async def test_a_served_desk_whose_strategy_breaks_saves_nothing() -> None:
     with pytest.raises(StrategyError, match="enough"):
         await serve(logs, strategy=Breaks(), clock=SystemClock(), snapshots=snapshots)
     assert snapshots.saved == {}
-
-
-# The small tools.
-
-
-async def test_the_first_failure_takes_the_others_down() -> None:
-    async def fail() -> None:
-        await asyncio.sleep(0)
-        raise DataError("beside")
-
-    async def last() -> None:
-        await asyncio.Event().wait()
-
-    main = asyncio.create_task(last())
-    with pytest.raises(DataError, match="beside"):
-        await first_failure(main, [asyncio.create_task(fail())])
-    assert main.cancelled()
-    with pytest.raises(DataError, match="beside"):
-        await first_failure(asyncio.create_task(fail()), [asyncio.create_task(asyncio.sleep(0))])
-
-
-async def test_what_a_task_meets_while_it_is_cancelled_is_told_and_all_are_waited_for() -> None:
-    ended: list[str] = []
-
-    async def stubborn() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            ended.append("stubborn")
-
-    async def failing() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise DataError("while it ended")
-
-    async def failed() -> None:
-        raise DataError("long ago")
-
-    tasks = [asyncio.create_task(work()) for work in (failing, stubborn, failed)]
-    await asyncio.sleep(0)
-    with pytest.raises(DataError, match="while it ended"):
-        await cancel_all(tasks)
-    assert ended == ["stubborn"]
-    assert isinstance(tasks[2].exception(), DataError)
-    await cancel_all([])

@@ -1,0 +1,197 @@
+"""The KV machine in plain Python, slow and obvious: the oracle of the compiled view, and its specification.
+
+It holds the whole state: every key, the slots that its shard owns, the frames of each gateway that it has seen, and the
+latest time that any frame named. What has expired by that time is not there, whether or not it was removed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from tapehouse.core.errors import DecodeError
+from tapehouse.kv.entries import BATCH_MAX, Answer, Entry, EntryFlag, Op, Status, batch_count, read_slots, revision_of
+from tapehouse.kv.slots import SLOTS, slot_of
+
+WRITERS_MAX = 1_024  # gateways whose last frame is remembered; beyond it, the one that was silent longest is forgotten
+INTEGER_DIGITS_MAX = 20  # of a decimal of 64 bits, with its sign
+NOT_OURS = -1  # the epoch of a slot that the shard does not own
+KEYED = (Op.PUT, Op.DELETE, Op.EXPIRE, Op.ADD)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a key holds."""
+
+    value: bytes
+    revision: int
+    expiry: int  # UTC ns; 0 for none
+
+
+class ReferenceView:
+    """The machine of one shard."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Stored] = {}
+        self.epochs = [NOT_OURS] * SLOTS
+        self.writers: dict[int, tuple[int, int]] = {}  # writer: number of its last frame, sequence of that frame
+        self.now = 0
+        self.sequence = 0
+
+    # Reading.
+
+    def get(self, key: bytes, now: int | None = None) -> Stored | None:
+        """What a key holds; None where it is absent or has expired.
+
+        Args:
+            now: A reader's own time where that is later than the machine's.
+        """
+        row = self.rows.get(key)
+        if row is None or (row.expiry and row.expiry <= max(self.now, now or 0)):
+            return None
+        return row
+
+    def scan(self, prefix: bytes, *, after: bytes = b"", limit: int = 0) -> list[tuple[bytes, Stored]]:
+        """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit."""
+        found = [
+            (key, row) for key in sorted(self.rows) if key.startswith(prefix) and key > after and (row := self.get(key))
+        ]
+        return found[:limit] if limit else found
+
+    def digest(self) -> bytes:
+        """32 bytes that two equal states share: keys that live, slots, gateways, time."""
+        living = {key.hex(): row for key, row in sorted(self.rows.items()) if self.get(key)}
+        state = {
+            "rows": {key: [blake3(row.value).hexdigest(), row.revision, row.expiry] for key, row in living.items()},
+            "epochs": self.epochs,
+            "writers": sorted((writer, *last) for writer, last in self.writers.items()),
+            "now": self.now,
+            "sequence": self.sequence,
+        }
+        return blake3(json.dumps(state, separators=(",", ":"), sort_keys=True).encode()).digest()
+
+    # Applying.
+
+    def apply(self, entries: list[Entry], *, writer: int, number: int, time: int, sequence: int) -> list[Answer]:
+        """Apply the entries of one frame, in order; an answer for each."""
+        self.sequence = sequence
+        last, _ = self.writers.get(writer, (0, 0))
+        if number <= last:
+            return [Answer(status=Status.REPEATED)] * len(entries)
+        if number != last + 1:
+            return [Answer(status=Status.OUT_OF_TURN)] * len(entries)
+        if writer not in self.writers and len(self.writers) == WRITERS_MAX:
+            del self.writers[min(self.writers, key=lambda known: self.writers[known][1])]
+        self.writers[writer] = number, sequence
+        self.now = max(self.now, time)
+        answers: list[Answer] = []
+        while len(answers) < len(entries):
+            index = len(answers)
+            if entries[index].op is Op.BATCH:
+                answers += self._apply_batch(entries, index)
+            else:
+                answers.append(self._apply_one(entries[index], index))
+        return answers
+
+    def _apply_batch(self, entries: list[Entry], index: int) -> list[Answer]:
+        """A batch and its answers, the first for the entry that announces it."""
+        count = batch_count(entries[index])
+        batch = entries[index + 1 : index + 1 + count]
+        keys = [entry.key for entry in batch]
+        is_bad = (
+            count > BATCH_MAX
+            or any(entry.op not in KEYED for entry in batch)
+            or len(set(keys)) != count
+            or len({slot_of(key) for key in keys}) != 1
+        )
+        if is_bad:
+            return [Answer(status=Status.BAD_BATCH)] * (count + 1)
+        judged = [self._judge(entry) for entry in batch]
+        if any(status is not Status.APPLIED for status in judged):
+            return [
+                Answer(status=Status.REFUSED),
+                *(
+                    Answer(
+                        status=Status.REFUSED if status is Status.APPLIED else status,
+                        revision=self._revision(entry.key),
+                    )
+                    for entry, status in zip(batch, judged, strict=True)
+                ),
+            ]
+        own = revision_of(max(self.epochs[slot_of(keys[0])], 0), self.sequence, index)
+        applied = [self._apply_one(entry, index + 1 + at) for at, entry in enumerate(batch)]
+        return [Answer(status=Status.APPLIED, revision=own), *applied]
+
+    def _apply_one(self, entry: Entry, index: int) -> Answer:
+        if entry.op is Op.BARRIER:
+            return Answer(status=Status.APPLIED)
+        if entry.op is Op.OWN:
+            return self._own(entry)
+        if entry.op not in KEYED:
+            raise DecodeError(f"an entry {entry.op.name} cannot be applied yet")
+        old = self.get(entry.key)
+        returned = old.value if old and entry.flags & EntryFlag.RETURN_OLD else None
+        status = self._judge(entry)
+        if status is not Status.APPLIED:
+            return Answer(status=status, revision=self._revision(entry.key), old=returned)
+        revision = revision_of(self.epochs[slot_of(entry.key)], self.sequence, index)
+        if entry.op is Op.DELETE:
+            del self.rows[entry.key]
+            return Answer(status=status, old=returned)
+        if entry.op is Op.EXPIRE:
+            assert old is not None
+            self.rows[entry.key] = Stored(old.value, old.revision, entry.expiry)
+            return Answer(status=status, revision=self._revision(entry.key), old=returned)
+        value, expiry = entry.value, entry.expiry
+        if entry.op is Op.ADD:
+            value = b"%d" % ((_integer(old.value) or 0 if old else 0) + _addend(entry))
+        if entry.op is Op.ADD or entry.flags & EntryFlag.KEEP_EXPIRY:
+            expiry = old.expiry if old else 0
+        self.rows[entry.key] = Stored(value, revision, expiry)
+        return Answer(status=status, revision=revision, old=returned)
+
+    def _judge(self, entry: Entry) -> Status:
+        """Whether an entry can be applied now, or why not; the first reason in this order."""
+        if self.epochs[slot_of(entry.key)] == NOT_OURS:
+            return Status.NOT_OWNED
+        old = self.get(entry.key)
+        if entry.flags & EntryFlag.IF_REVISION and entry.revision != (old.revision if old else 0):
+            return Status.CHANGED
+        if entry.flags & EntryFlag.IF_ABSENT and old:
+            return Status.PRESENT
+        needs = entry.op in (Op.DELETE, Op.EXPIRE) or entry.flags & EntryFlag.IF_PRESENT
+        if needs and not old:
+            return Status.ABSENT
+        if entry.op is Op.ADD:
+            start = _integer(old.value) if old else 0
+            if start is None:
+                return Status.NOT_AN_INTEGER
+            if not -(2**63) <= start + _addend(entry) < 2**63:
+                return Status.OVERFLOW
+        return Status.APPLIED
+
+    def _revision(self, key: bytes) -> int:
+        row = self.get(key)
+        return row.revision if row else 0
+
+    def _own(self, entry: Entry) -> Answer:
+        """Own the slots of a run in an epoch; those that are owned stay as they are."""
+        first, last, epoch = read_slots(entry.value)
+        for slot in range(first, last + 1):
+            if self.epochs[slot] == NOT_OURS:
+                self.epochs[slot] = epoch
+        return Answer(status=Status.APPLIED)
+
+
+def _addend(entry: Entry) -> int:
+    return int.from_bytes(entry.value, "little", signed=True)
+
+
+def _integer(value: bytes) -> int | None:
+    """The number that a canonical decimal of 64 bits stands for; None for anything else."""
+    if not 0 < len(value) <= INTEGER_DIGITS_MAX or not value.lstrip(b"-").isdigit():
+        return None
+    number = int(value)
+    return number if b"%d" % number == value and -(2**63) <= number < 2**63 else None
