@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tapehouse.book.resting import expect_order
 from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.reference import refer
 from tapehouse.desk.orders import catch_up, decide
 from tapehouse.desk.records import key_of
 from tapehouse.desk.requests import REQUEST_KIND, REQUEST_SLOT, REQUEST_TARGET, SUBMIT
@@ -64,6 +65,7 @@ def run_requests(
     """
     counters = desk.counters
     limit = out.shape[0] - REQUEST_ROWS_MAX
+    by_reference, recorded = refer(desk), refer(books)
     row = start
     while row < requests.shape[0] and counters[OUT_ROWS] <= limit and counters[OVERFLOWS] == 0:
         if row + REQUESTS_AHEAD < requests.shape[0]:
@@ -75,6 +77,6 @@ def run_requests(
             expect_order(desk.own, request[REQUEST_SLOT], counters[ORDINAL] + ORDERS_AHEAD)
         if begin_request(desk, books, ladder, out, powers, times[row], limit) != 0:
             return row
-        reasons[row] = decide(desk, books, ladder, out, powers, request)
+        reasons[row] = decide(by_reference, recorded, ladder, out, powers, request)
         row += 1
     return row
