@@ -33,7 +33,7 @@ def test_any_stream_comes_to_the_same(seed: int, mask: int) -> None:
 def test_a_stream_beyond_the_budget_comes_to_the_same(seed: int) -> None:
     rng = Random(seed)
     pair = Pair(tiny_view(seed=seed, budget_bytes=24 << 13))
-    run_stream(rng, pair, frames=250, keys=300, value_bytes=900, long_values=6)
+    run_stream(rng, pair, frames=150, keys=500, value_bytes=900, long_values=12)
     metrics = pair.view.metrics()
     assert metrics.evictions > 0
     assert metrics.cleaned_bytes > 0

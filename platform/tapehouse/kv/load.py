@@ -63,9 +63,6 @@ def dump(rows: Array, arena: Array, order: Array, first: Int, to: Array, room: I
 @kernel()
 def load(rows: Array, directory: Array, arena: Array, state: Array, data: Array, size: Int) -> Any:
     """Add the rows of so many bytes of records to a view that lacks them; DONE, or what is wrong and ERROR_AT."""
-    made = make_room(rows, directory, arena, state, size)
-    if made != DONE:
-        return made
     at = 0
     while at < size:
         state[ERROR_AT] = at
@@ -81,6 +78,9 @@ def load(rows: Array, directory: Array, arena: Array, state: Array, data: Array,
             return CUT_SHORT
         if marks != 0 and (marks != EVICTED or location < 0 or value_bytes <= KEPT_BYTES):
             return DOES_NOT_ADD_UP
+        made = make_room(rows, directory, arena, state, block_bytes(key_bytes, held))
+        if made != DONE:
+            return made
         hashed = hash_of(state, data, key_at, key_bytes)
         row = find(rows, directory, arena, state, hashed, data, key_at, key_bytes)
         if row >= 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -351,22 +351,21 @@ class View:
 
     # Snapshots.
 
-    def records(self, chunk_bytes: int) -> list[tuple[int, bytes]]:
+    def records(self, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
         """Every living key as records in the order of keys, in chunks of at most so many bytes, each with its count.
 
-        An evicted value's record says where it is.
+        An evicted value's record says where it is. The view must not change meanwhile.
         """
         rows = self._collect(b"", None, 0).tolist()
         order = np.array(sorted(rows, key=self._key), np.int64)
         room = np.empty(chunk_bytes, np.uint8)
-        chunks, first = [], 0
+        first = 0
         while first < len(order):
             count, size = load.dump(self._rows, self._arena, order, first, room, chunk_bytes)
             if not count:
                 raise UsageError(f"a chunk of {chunk_bytes} bytes is too short for a record")
-            chunks.append((count, room[:size].tobytes()))
+            yield count, room[:size].tobytes()
             first += count
-        return chunks
 
     def load_records(self, records: bytes) -> None:
         """Add the keys of one chunk of records to a view that lacks them.
