@@ -8,6 +8,10 @@ PYTHON := .venv/bin/python
 TAPEHOUSE := .venv/bin/tapehouse
 PEERS_PYTHON := .venv-peers/bin/python
 PYTEST := $(PYTHON) -m pytest
+WORKERS ?= 2
+# A file's tests stay in one worker, which has brokers and stores of its own. In the order of names the files that take
+# longest begin first and many short ones end the run.
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV ?= uv
 ARGS ?=
 WARM := $(TAPEHOUSE) doctor --warm >/dev/null  # kernels that are there already are left alone
@@ -32,12 +36,13 @@ warm: base ## Compile the kernels now (a minute, once for a version), so that no
 demo: base ## The whole loop on a generated market day; ends with the proof (ARGS="--lobster ZIP" for other data)
 	@$(TAPEHOUSE) demo $(ARGS)
 
-tools: dev ## MinIO, which no package brings: built from source, once per machine (minutes)
-	@$(PYTHON) tests/support/minio.py >/dev/null
+tools: dev ## What no package brings, built from Go source once per machine (minutes): MinIO, the checker of histories
+	@$(PYTHON) -m tests.support.minio >/dev/null
+	@$(PYTHON) -m tests.support.linearizable >/dev/null
 
-test: tools ## All tests but chaos, load and benchmarks, in one pytest run (ARGS="-k frame" to choose)
+test: tools ## All tests but chaos, load and benchmarks, in one pytest run of WORKERS=2 (ARGS="-k frame" to choose)
 	@$(WARM)
-	@$(PYTEST) -m "not chaos and not bench and not load" $(ARGS)
+	@$(PYTEST) $(SHARED) -m "not chaos and not bench and not load" $(ARGS)
 
 check: dev ## Lint, format, types, and the imports between rooms
 	@.venv/bin/ruff check .
@@ -47,7 +52,7 @@ check: dev ## Lint, format, types, and the imports between rooms
 
 integration-test: tools ## Only the tests against real servers
 	@$(WARM)
-	@$(PYTEST) tests/integration -m "not chaos and not bench and not load" $(ARGS)
+	@$(PYTEST) $(SHARED) tests/integration -m "not chaos and not bench and not load" $(ARGS)
 
 test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped bits (minutes)
 	@$(WARM)

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PROJECT = Path(__file__).resolve().parent.parent
+# How long an example takes is the machine's matter: the first one may compile a kernel, and others work here too.
+settings.register_profile("tapehouse", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tapehouse")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from tests.support.cli import Shell
 from tests.support.clusters import free_config, unique
 
 RATE = 2_000  # cells a second, so that the day outlasts a campaign
-OUTAGE_S = {"outage": 10.0, "long outage": 150.0}  # a connection is given up after 120 s where it may be
+OUTAGE_S = {"outage": 5.0, "long outage": 150.0}  # a connection is given up after 120 s where it may be
 VICTIMS = ["host", "sidecar", "both", "feed", "broker"]
 PAUSE_S = 2.0  # between two kills, at most; the time within it is drawn
 SEED_DEFAULT = 20_261_121
@@ -300,9 +300,11 @@ async def test_the_desk_goes_on_without_its_brokers(
         day.close()
 
 
-async def test_a_host_that_comes_and_goes(tmp_path: Path, ring_directory: Path, cluster1: Cluster) -> None:
+@pytest.mark.parametrize("lives", [3, pytest.param(9, marks=pytest.mark.chaos)])
+async def test_a_host_that_comes_and_goes(lives: int, tmp_path: Path, ring_directory: Path, cluster1: Cluster) -> None:
+    """Stopped and killed in turn."""
     async with running(tmp_path, ring_directory, cluster1.urls) as day:
-        for number in range(4):
+        for number in range(lives - 1):
             if number % 2:
                 day.kill_host()
             else:
@@ -313,4 +315,4 @@ async def test_a_host_that_comes_and_goes(tmp_path: Path, ring_directory: Path, 
         await day.taken()
         day.stop_host()
         assert list_rings(ring_directory) == [FEED]
-        assert (await day.check()).epochs == 5
+        assert (await day.check()).epochs == lives

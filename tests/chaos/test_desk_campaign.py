@@ -23,6 +23,7 @@ CLIENTS = 3
 KILLS = int(os.environ.get("TAPEHOUSE_KILLS", "140"))
 PAUSE_S = 2.0  # between two faults, at most
 CALM_EVERY = 3
+TELL_EVERY = 20
 WAIT_S = 30.0
 SEED_DEFAULT = 20_261_121
 FAULTS = ("host", "host", "host", "broker", "pause")
@@ -62,6 +63,8 @@ async def campaign(place: Path, cluster: Cluster, kills: int) -> tuple[Checked, 
             told = desk.outcomes
             await asyncio.sleep(rng.random() * PAUSE_S)
             await strike(desk, fault, rng)
+            if at % TELL_EVERY == 0:
+                print(f"{at} of {kills} faults, {desk.outcomes} outcomes", flush=True)
             if at % CALM_EVERY == 0:  # Else faults come faster than anybody can recover, and prove nothing.
                 await desk.answered(told)
             for client in clients:

@@ -1,4 +1,4 @@
-"""The log contract on the log in memory and on JetStream, on one server and on three."""
+"""The log contract on the log in memory, alone and shared, and on JetStream, on one server and on three."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tapehouse.bus import Bus, Cluster, JetStreamLog, StreamAdmin, connect, tape_spec
-from tapehouse.log import Branch, Log, MemoryLog
+from tapehouse.log import Branch, Log, MemoryLog, SharedLog
 from tests.contract.log_contract import Harness, LogContract
 from tests.support.clusters import unique
 from tests.support.proxy import TcpProxy
@@ -28,6 +28,26 @@ class MemoryHarness:
         assert isinstance(log, MemoryLog)
         log.fail_next_append(stored=stored)
         await log.append(payload, expected_last=expected_last)
+
+
+class SharedHarness(MemoryHarness):
+    """The same, shared by its readers."""
+
+    async def make(
+        self, *, first: int = 1, branches: tuple[Branch, ...] | None = None, single_writer: bool = True
+    ) -> Log:
+        return _Faulty(MemoryLog("TAPE_memory", first=first, branches=branches))
+
+    async def append_ambiguously(self, log: Log, payload: bytes, *, expected_last: int, stored: bool) -> None:
+        assert isinstance(log, _Faulty)
+        log.within.fail_next_append(stored=stored)
+        await log.append(payload, expected_last=expected_last)
+
+
+class _Faulty(SharedLog):
+    def __init__(self, within: MemoryLog) -> None:
+        super().__init__(within, subject="tape_memory")
+        self.within = within
 
 
 class JetStreamHarness:
@@ -54,10 +74,13 @@ class JetStreamHarness:
             self._proxy.heal()
 
 
-@pytest.fixture(params=["memory", "jetstream-1", "jetstream-3"])
+@pytest.fixture(params=["memory", "shared", "jetstream-1", "jetstream-3"])
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     if request.param == "memory":
         yield MemoryHarness()
+        return
+    if request.param == "shared":
+        yield SharedHarness()
         return
     cluster: Cluster = request.getfixturevalue("cluster1" if request.param == "jetstream-1" else "cluster3")
     port = cluster.state.nodes[0].client_port

@@ -16,6 +16,7 @@ import pytest
 
 from tapehouse.bus import Cluster, NodeEndedError, connect
 from tapehouse.bus import state as files
+from tapehouse.bus.cluster import lasting_ports
 from tapehouse.bus.process import identify, is_alive, wait_ended
 from tapehouse.bus.server import find_server
 from tapehouse.core import BusUnavailableError, MissingError, UsageError
@@ -110,6 +111,26 @@ def test_a_taken_port_is_named_with_its_owner(tmp_path: Path) -> None:
         with pytest.raises(MissingError, match=rf"port {port} is taken by pid {os.getpid()} .*python") as caught:
             Cluster(replace(free_config(tmp_path), client_port=port)).start()
         assert "other ports" in caught.value.hint
+
+
+def test_free_ports_are_none_that_an_outgoing_connection_is_given_while_a_node_is_down(cluster1: Cluster) -> None:
+    nodes = cluster1.state.nodes
+    ports = [port for node in nodes for port in (node.client_port, node.route_port, node.monitor_port)]
+    assert len(set(ports)) == len(ports)
+    assert set(ports) <= set(lasting_ports())
+
+
+@pytest.mark.parametrize("says", [None, "", "one two"])
+def test_where_the_kernel_does_not_say_any_free_port_will_do(
+    says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "range"
+    if says is not None:
+        place.write_text(says)
+    monkeypatch.setattr("tapehouse.bus.cluster.EPHEMERAL", place)
+    assert not lasting_ports()
+    with Cluster(free_config(tmp_path / "data")) as cluster:
+        assert cluster.status().healthy
 
 
 def test_a_foreign_server_is_named(tmp_path: Path, cluster1: Cluster) -> None:

@@ -61,7 +61,7 @@ def random_request(chance: Random, pair: DeskPair) -> Request:
     return Request(
         account=account, slot=slot, side=side, order_type=order_type, time_in_force=time_in_force,
         flags=chance.choice([0] * 8 + [1, 2, 2]), price=price + chance.choice([0] * 20 + [1, -200 * TICK]),
-        size=size + chance.choice([0] * 12 + [1, -40, 60]), stop=beyond,
+        size=size + chance.choice([0] * 30 + [1, -40, 60, 1, -40, 60, 2**60, 2**62]), stop=beyond,
         display=chance.choice([0] * 5 + [2, 4] if order_type in (r.LIMIT, r.STOP_LIMIT) else [0] * 15 + [2]),
         expiry=pair.now + chance.choice([0, 10**9, HOUR, -5]) if time_in_force in (r.GTD, r.GTC) else 0,
         number=chance.randrange(99), target=chance.randrange(3),
@@ -81,7 +81,8 @@ def random_event(chance: Random, pair: DeskPair) -> tuple[Any, ...]:
         return "wait", chance.choice([1, 400_000_000, 10**9, HOUR, 7 * HOUR])
     if roll < 0.37:
         return "limit", account, slot, Limits(
-            order_size=60, position=chance.choice([20, 120]), open_orders=chance.choice([3, 12]),
+            order_size=chance.choice([60] * 5 + [2**61]), position=chance.choice([20, 120] * 3 + [2**62]),
+            open_orders=chance.choice([3, 12]),
             band=chance.choice([0, 20_000]), notional=chance.choice([10**8 + 1, *[10**14] * 5]),
         )  # fmt: skip
     if roll < 0.39:

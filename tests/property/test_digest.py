@@ -49,6 +49,15 @@ def test_any_split_has_the_head_of_the_definition(seed: int, count: int, cuts: l
     assert chain.count == count
 
 
+def test_views_of_rows_chain_as_their_bytes_do_the_empty_one_too() -> None:
+    rows = np.arange(3000 * 8, dtype=np.int64).reshape(-1, 8)
+    chain = DigestChain(rows.itemsize * 8)
+    for part in (rows[:0], rows[:1], rows[1:2500], rows[2500:]):
+        chain.update(part.data)
+    assert chain.head() == oracle(rows.tobytes(), rows.itemsize * 8)
+    assert chain.count == len(rows)
+
+
 def test_the_head_is_right_after_every_record_and_survives_its_state() -> None:
     data = records(1, 2 * BLOCK_RECORDS + 10)
     chain = DigestChain(RECORD_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,12 @@ if TYPE_CHECKING:  # The client library is imported by the tests that need it, n
     from tapehouse.bus import Cluster, ClusterConfig
 
 _numbers = itertools.count()
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 def unique(prefix: str = "t") -> str:
-    """A tape or desk name that no other test of this session uses."""
-    return f"{prefix}{next(_numbers)}"
+    """A tape or desk name that no other test of this session uses, whichever worker runs it."""
+    return f"{prefix}{_worker}{next(_numbers)}"
 
 
 def free_config(directory: Path, nodes: int = 1, **options: object) -> ClusterConfig:

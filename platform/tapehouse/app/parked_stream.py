@@ -15,7 +15,7 @@ from tapehouse.core.ids import check_name
 from tapehouse.core.metrics import Metrics
 from tapehouse.desk.commands import EVENTS
 from tapehouse.desk.parking_commands import CommandParked, InputParked
-from tapehouse.log import Log, decode_frame, deterministic_id
+from tapehouse.log import Log, decode_message, deterministic_id
 from tapehouse.market import Cells, Kind, records_of, unpack_payload
 from tapehouse.query.parked import is_about_parking
 from tapehouse.query.record_at import read_record
@@ -73,7 +73,7 @@ class ParkedStream:
         first, _ = self._next
         first = max(first, (await self._events.extent()).first)
         async for message in self._events.read(first, follow=follow):
-            header, cells = decode_frame(message.payload)
+            header, cells = decode_message(message)
             for at, record in records_of(cells, Kind.EVENT):
                 event, payload = header.first_ordinal + at, unpack_payload(record)
                 if event > self._next[1] and is_about_parking(payload):

@@ -40,7 +40,7 @@ from tapehouse.core.metrics import Metrics
 from tapehouse.core.tasks import cancel_all, first_failure
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.engine import Strategy
-from tapehouse.log import Log, PatientLog, SnapshotStore
+from tapehouse.log import Log, PatientLog, SharedLog, SnapshotStore
 from tapehouse.log.snaps import Snaps
 
 KEEP_AGAIN_S = 5.0  # between two tries to reach SNAPS
@@ -111,14 +111,15 @@ class _TapeHost:
 
     def __init__(
         self, tape: str, platform: Platform, options: HostOptions, events: HostEvents, strategy: Strategy, logs: Logs,
-        streams: _Streams, snapshots: SnapshotStore, bucket: LeaseBucket,
+        unhurried: Logs, streams: _Streams, snapshots: SnapshotStore, bucket: LeaseBucket,
     ) -> None:  # fmt: skip
         self._tape, self._platform, self._options, self._events = tape, platform, options, events
         self._strategy, self._logs, self._snapshots, self._bucket = strategy, logs, snapshots, bucket
         self._streams = streams
         self._clock = SystemClock()
         self._metrics = Metrics()
-        self._projector = Projector(logs.tape, logs.events, snapshots)
+        self._unhurried = unhurried  # the same, for what nobody who has sent a command waits for
+        self._projector = Projector(unhurried.tape, unhurried.events, snapshots)
         self._holder = holder_name()
         self._follower: Follower | None = None
         self._sidecar: SidecarProcess | None = None
@@ -131,17 +132,18 @@ class _TapeHost:
         cls, tape: str, platform: Platform, options: HostOptions, events: HostEvents, strategy: Strategy
     ) -> _TapeHost:
         """Make or find everything that the host needs on the broker."""
-        made: list[Log] = [
+        made = [
             await platform.tape(tape, create=True),
             await platform.events(tape, create=True),
             await platform.commands(tape, create=True),
         ]
         patient = options.mode == "ahead" or options.standby
-        opened = [PatientLog(log) for log in made] if patient else made
-        logs = Logs(tape=opened[0], events=opened[1], commands=opened[2])
+        shared = [SharedLog(log, subject=log.subject) for log in made]
+        logs = _logs(list(shared), patient=patient)
+        unhurried = _logs([log.unhurried() for log in shared], patient=patient)
         snapshots, bucket = await platform.snapshots(tape), await LeaseBucket.open(platform.bus)
         streams = await _Streams.open(platform, out=options.out)
-        return cls(tape, platform, options, events, strategy, logs, streams, snapshots, bucket)
+        return cls(tape, platform, options, events, strategy, logs, unhurried, streams, snapshots, bucket)
 
     async def run(self) -> None:
         """Follow and lead in turns, until cancelled or handed over."""
@@ -178,7 +180,9 @@ class _TapeHost:
         self, lease: Lease, beside: list[asyncio.Task[None]], opened: AsyncExitStack
     ) -> tuple[DeskDoors, list[asyncio.Task[None]]]:
         """Hold the lease, and have the doors open; a standby opens them first. They close with `opened`."""
-        doors = DeskDoors(self._tape, self._logs, mode=self._options.mode, position=self._projector.position)
+        doors = DeskDoors(
+            self._tape, self._logs, self._unhurried, mode=self._options.mode, position=self._projector.position
+        )
         opened.push_async_callback(doors.stop)
         patient, is_standby = isinstance(self._logs.tape, PatientLog), self._options.standby
         self._sidecar = SidecarProcess(
@@ -248,7 +252,7 @@ class _TapeHost:
         """Serve the tape until it is to be handed over; give the lease up at the end, whatever the end is."""
         leadership = Leadership(lease, clock=self._clock, metrics=self._metrics)
         self._leadership, self._asked_to_hand_over = leadership, False
-        logs, streams, patient = self._logs, self._streams, isinstance(self._logs.tape, PatientLog)
+        streams, patient = self._streams, isinstance(self._logs.tape, PatientLog)
         self._platform.bus.on_reconnect(leadership.reconnected)
         keeping = asyncio.create_task(leadership.keep())
         try:
@@ -261,7 +265,7 @@ class _TapeHost:
                     self._ready(leadership)
 
                 tasks.append(asyncio.create_task(doors.serve(self._platform.bus, ready)))
-                for make in _followers(self._tape, logs, streams, doors.metrics):
+                for make in _followers(self._tape, self._unhurried, streams, doors.metrics):
                     tasks.append(asyncio.create_task(_follow(make, patient=patient, after=doors.served)))
                 self._serving = asyncio.create_task(self._serve(leadership, doors.hooks))
                 try:
@@ -347,6 +351,11 @@ class Beside(Protocol):
     async def run(self, *, follow: bool = False) -> object:
         """Do what is there; with `follow`, go on with what comes until cancelled."""
         ...
+
+
+def _logs(made: list[Log], *, patient: bool) -> Logs:
+    tape, events, commands = (PatientLog(log) for log in made) if patient else made
+    return Logs(tape=tape, events=events, commands=commands)
 
 
 def _followers(tape: str, logs: Logs, streams: _Streams, metrics: Metrics) -> list[Callable[[], Beside]]:

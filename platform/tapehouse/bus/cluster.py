@@ -8,12 +8,13 @@ are ever signalled. All calls block; from asyncio use `asyncio.to_thread`.
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,9 @@ SIZES = (1, 3, 5)
 READY_TIMEOUT_S = 60.0  # a node reads its whole store before it is healthy
 TERM_TIMEOUT_S = 15.0
 START_ATTEMPTS_MAX = 3  # with free ports, which another program may take before the server does
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT = 10_000  # of those that are tried: below are the usual ports of known programs
+PORT_ATTEMPTS_MAX = 64
 _POLL_S = 0.05
 _PROBE = "TAPEHOUSE_PROBE"
 
@@ -400,10 +404,10 @@ class Cluster:
 
 def _reserve(held: ExitStack, port: int) -> int:
     """Bind a port (0: any free one) until `held` is closed; raises MissingError where it is taken."""
-    listener = held.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not port:
+        return _reserve_any(held)
     try:
-        listener.bind((HOST, port))
+        return _bind(held, port, reuse=True)
     except OSError as error:
         owner = port_owner(port)
         raise MissingError(
@@ -411,4 +415,33 @@ def _reserve(held: ExitStack, port: int) -> int:
             subject=HOST,
             hint="stop it, or use other ports: tapehouse up --port 0 finds free ones",
         ) from error
-    return int(listener.getsockname()[1])
+
+
+def _reserve_any(held: ExitStack) -> int:
+    """Bind a free port that no outgoing connection is given: one of those could have it while its node is down."""
+    ports = lasting_ports()
+    for port in random.sample(ports, min(len(ports), PORT_ATTEMPTS_MAX)):
+        with suppress(OSError):
+            return _bind(held, port)
+    return _bind(held, 0)
+
+
+def _bind(held: ExitStack, port: int, *, reuse: bool = False) -> int:
+    """Bind a port; with `reuse` also one that a program which has ended listened on just now."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        listener.bind((HOST, port))
+    except OSError:
+        listener.close()
+        raise
+    return int(held.enter_context(listener).getsockname()[1])
+
+
+def lasting_ports() -> range:
+    """Ports that the kernel gives to no outgoing connection; none where it does not say which it gives."""
+    try:
+        lowest = int(EPHEMERAL.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return range(0)
+    return range(LOWEST_PORT, lowest)

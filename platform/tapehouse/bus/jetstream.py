@@ -74,6 +74,12 @@ class JetStreamLog:
         return self._name
 
     @property
+    def subject(self) -> str | None:
+        """Its only subject; None where it takes several."""
+        several = len(self._subjects) != 1 or "*" in self._subjects[0] or ">" in self._subjects[0]
+        return None if several else self._subjects[0]
+
+    @property
     def seen_last(self) -> int:
         """The highest sequence that this object knows to be there."""
         return self._seen_last
@@ -166,11 +172,11 @@ class JetStreamLog:
         )
 
     def _only_subject(self) -> str:
-        if len(self._subjects) != 1 or "*" in self._subjects[0] or ">" in self._subjects[0]:
+        if self.subject is None:
             raise UsageError(
                 "the log takes several subjects", subject=self._name, hint=f"one of {', '.join(self._subjects)}"
             )
-        return self._subjects[0]
+        return self.subject
 
     def _read_ack(self, data: bytes, expected_last: int | None) -> int:
         try:

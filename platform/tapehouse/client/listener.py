@@ -8,7 +8,6 @@ waits gets the error, and the next one to wait starts anew.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,19 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapehouse.client.outcomes import told_in
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, TapehouseError, TransientError
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.desk.commands import EVENTS, CommandOutcome
 from tapehouse.desk.names import Names
 from tapehouse.log import Log, Message, decode_frame
-from tapehouse.market import ANSWER_EXTENSION, Cells, Kind, records_of, unpack_payload
+from tapehouse.market import ANSWER_EXTENSION, Cells, Kind
 
 WAITING_MAX = 4096  # callers; more of them wait for their turn
 READ_ATTEMPTS_MAX = 8  # in a row, of a reader that fails without a message
 READ_PAUSE_NS = NS_PER_SECOND // 4
 UNREAD_MAX = 1024  # outcomes of messages that have no id, kept for who asks after its append only
-_CAUSATION = re.compile(rb'"causation":"([^"\\]*)"')
 _UNREAD = "cmds:"  # begins the id of a message that has no readable one
 
 
@@ -205,18 +204,15 @@ class Listener:
         self._heard = message.sequence
 
     def _take_outcomes(self, cells: Cells) -> None:
-        for _, record in records_of(cells, Kind.EVENT):
-            payload = unpack_payload(record)
-            named = _CAUSATION.search(payload)
-            command_id = named.group(1).decode() if named else ""
-            waiting = self._waiting.get(command_id)
-            if waiting is None and not command_id.startswith(_UNREAD):
+        for told in told_in(cells):
+            waiting = self._waiting.get(told.command_id)
+            if waiting is None and not told.command_id.startswith(_UNREAD):
                 continue
-            event, body = EVENTS.decode(payload)
-            if not isinstance(body, CommandOutcome) or event.causation != command_id:
-                continue
+            _, body = EVENTS.decode(told.payload)
+            if not isinstance(body, CommandOutcome):
+                continue  # That it is parked; its outcome follows.
             if waiting is None:
-                self._unread[command_id] = body
+                self._unread[told.command_id] = body
                 if len(self._unread) > UNREAD_MAX:
                     self._unread.popitem(last=False)
             elif not waiting.done():

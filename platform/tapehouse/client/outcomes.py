@@ -1,7 +1,8 @@
-"""What became of commands, heard by one follower of EVENTS for all who wait.
+"""What became of commands: how EVENTS tells it, and one follower of EVENTS for all who wait in a service.
 
 A command's outcome is the `command.outcome` event that its id caused, or `command.parked` where it could not be
 understood. Whoever sends a command waits for its id *before* it is appended, so that no outcome can be missed.
+`told_in` finds outcomes by what stands in the bytes; they are parsed for those alone who ask.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tapehouse.core.errors import BusUnavailableError, BusyError, TapehouseError
-from tapehouse.log import Log, decode_frame
+from tapehouse.log import Log, Message, decode_message
 from tapehouse.market import Cells, Kind, records_of, unpack_payload
 
 WAITING_MAX = 200  # who may wait for an outcome at the same time
 OUTCOMES_KEPT = 65_536  # of those heard last
 FRAMES_BACK_MAX = 1024  # of EVENTS, read before it follows
-_TYPES = (b'"command.outcome"', b'"command.parked"')
-_PARKED = "command.parked"
+_OUTCOME, _PARKED = b'"type":"command.outcome"', b'"type":"command.parked"'
+_CAUSATION = b'"causation":"'
+_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,24 @@ class Decided:
     position: int
     body: dict[str, Any]
     event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The event that answered a command, as EVENTS has it."""
+
+    command_id: str
+    position: int
+    payload: bytes
+
+    @property
+    def decided(self) -> Decided:
+        """What it says."""
+        event = json.loads(self.payload)
+        body = event["body"]
+        return Decided(
+            outcome=str(body.get("outcome", "parked")), position=self.position, body=body, event_id=str(event["id"])
+        )
 
 
 @dataclass(slots=True)
@@ -63,7 +83,7 @@ class Outcomes:
         self._waiting_max = waiting_max
         self._kept = kept
         self._waiting: dict[str, list[Waiting]] = {}
-        self._known: OrderedDict[str, Decided] = OrderedDict()
+        self._known: OrderedDict[str, Told] = OrderedDict()
         self._next = 0
         self._failure: TapehouseError | None = None
         self.waiting = 0
@@ -78,14 +98,14 @@ class Outcomes:
         extent = await self._events.extent()
         self._next = max(extent.first, extent.last + 1 - frames_back)
         async for message in self._events.read(self._next, through=extent.last):
-            self._hear(message.sequence, message.payload)
+            self._hear(message)
         self._next = extent.last + 1
 
     async def run(self) -> None:
         """Hear what is decided, until cancelled; what ends it otherwise ends all waiting too."""
         try:
             async for message in self._events.read(self._next, follow=True):
-                self._hear(message.sequence, message.payload)
+                self._hear(message)
             raise BusUnavailableError("the log of events ended", subject=self._events.name)
         except TapehouseError as error:
             self._failure = error
@@ -105,7 +125,8 @@ class Outcomes:
 
     def known(self, command_id: str) -> Decided | None:
         """What became of a command, if it was heard and is kept."""
-        return self._known.get(command_id)
+        told = self._known.get(command_id)
+        return None if told is None else told.decided
 
     @contextmanager
     def expect(self, command_id: str) -> Iterator[Waiting]:
@@ -137,36 +158,33 @@ class Outcomes:
             if waiting.answer.done() and not waiting.answer.cancelled():
                 waiting.answer.exception()  # Nobody may be left to take it.
 
-    def _hear(self, sequence: int, payload: bytes) -> None:
-        _, cells = decode_frame(payload)
-        self._next = sequence + 1
-        for command_id, decided in decided_in(cells).items():
+    def _hear(self, message: Message) -> None:
+        _, cells = decode_message(message)
+        self._next = message.sequence + 1
+        for command_id, told in {told.command_id: told for told in told_in(cells)}.items():
             self._known.pop(command_id, None)
-            self._known[command_id] = decided
+            self._known[command_id] = told
             if len(self._known) > self._kept:
                 self._known.popitem(last=False)
             for waiting in self._waiting.get(command_id, ()):
                 if not waiting.answer.done():
-                    waiting.answer.set_result(decided)
+                    waiting.answer.set_result(told.decided)
 
 
-def decided_in(cells: Cells) -> dict[str, Decided]:
-    """The outcomes among the records of EVENTS, by the id of the command; of an id that has two, the last."""
-    found: dict[str, Decided] = {}
+def told_in(cells: Cells) -> Iterator[Told]:
+    """The outcomes among the records of EVENTS, in their order; the last one of a command is what counts."""
+    answered = set()
     for _, record in records_of(cells, Kind.EVENT):
         payload = unpack_payload(record)
-        if not any(kind in payload for kind in _TYPES):
+        is_outcome = _OUTCOME in payload
+        if not is_outcome and _PARKED not in payload:
             continue
-        event = json.loads(payload)
-        cause, kind, body = event.get("causation"), event["type"], event["body"]
-        if not cause or f'"{kind}"'.encode() not in _TYPES:
+        # An envelope is canonical: only `body` stands before it, and quotes in the texts behind it are escaped.
+        begin = payload.rfind(_CAUSATION)
+        if begin < 0:
             continue
-        if kind == _PARKED and cause in found:
+        command_id, _ = _JSON.raw_decode(payload[begin + len(_CAUSATION) - 1 :].decode())
+        if not is_outcome and command_id in answered:
             continue  # Its outcome says as much.
-        found[cause] = Decided(
-            outcome=str(body.get("outcome", "parked")),
-            position=int(record["sequence"][0]),
-            body=body,
-            event_id=str(event["id"]),
-        )
-    return found
+        answered.add(command_id)
+        yield Told(command_id, int(record["sequence"][0]), payload)

@@ -38,13 +38,22 @@ class DigestChain:
         Raises:
             InvariantError: The bytes are no whole number of records.
         """
-        view = memoryview(records).cast("B")
+        view = memoryview(records)
+        if view.nbytes == 0:  # of which a view of rows cannot be cast
+            return
+        view = view.cast("B")
         if len(view) % self.record_bytes:
             raise InvariantError(f"{len(view)} bytes are no whole records of {self.record_bytes}")
         self.count += len(view) // self.record_bytes
         block_bytes = BLOCK_RECORDS * self.record_bytes
         start = 0
         while start < len(view):
+            if not self._open and len(view) - start >= block_bytes:  # A whole block is hashed where it lies.
+                hasher = blake3(self._link)
+                hasher.update(view[start : start + block_bytes])
+                self._link = hasher.digest()
+                start += block_bytes
+                continue
             take = min(block_bytes - len(self._open), len(view) - start)
             self._open += view[start : start + take]
             start += take

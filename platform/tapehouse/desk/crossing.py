@@ -33,7 +33,6 @@ from tapehouse.desk.state import (
     LAST_TRADE,
     MONEY_EXPONENT,
     MULTIPLIER,
-    NO_POLICY,
     ORDER_ACCOUNT,
     ORDER_DISPLAY,
     ORDER_FLAGS,
@@ -218,11 +217,12 @@ def match(
 
 @kernel()
 def meet_own(desk: State, out: Array, slot: Int, draft: Array, order_id: Int, price: Int, size: Int) -> tuple[Int, Int]:
-    """On paper: what an account's policy makes of a new order that would cross resting ones of its own; as `match`."""
+    """On paper: what an account's policy makes of a new order that would cross resting ones of its own; as `match`.
+
+    Without a policy they meet as strangers, so this need not be called.
+    """
     account, side = draft[ORDER_ACCOUNT], draft[ORDER_SIDE]
     policy = desk.conduct[account, SELF_MATCH]
-    if policy == NO_POLICY:
-        return size, OK
     opposite = SELL if side == BUY else BUY
     left, met = size, 0
     row = first_order(desk.own, slot, opposite)

@@ -32,6 +32,7 @@ from tapehouse.desk.ledger_state import (
     MODE,
     MODES,
     NETTING,
+    SIZE_MAX,
     write_booking,
 )
 from tapehouse.desk.money import MONEY_MAX, POWERS, contract_value, multiply_divide
@@ -50,7 +51,6 @@ from tapehouse.desk.state import (
     VOLUME,
 )
 
-SIZE_MAX = 2**61  # of a position, a leg and a fill, so that two of them can be added without a wrap
 CLOSE_FLAG = REDUCE_ONLY_FLAG  # of a fill: its order was to close
 
 # What a posting returns.

@@ -25,6 +25,7 @@ FEE_UNIT = 1_000_000
 
 # `legs[account, slot]` has two rows, LONG and SHORT, of these columns and then the lots, oldest first: size and cost
 # of each. What the short leg holds counts as positive, what it cost as negative.
+SIZE_MAX = 2**61  # of a position, a leg and a fill, so that two of them can be added without a wrap
 LONG, SHORT = BUY, SELL
 LEG_SIZE, LEG_COST, LEG_LOTS = range(3)
 FIRST_LOT = 4

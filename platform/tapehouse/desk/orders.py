@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tapehouse.book.resting import first_order, order_left
 from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.reference import never_inline, refer
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk.crossing import can_fill, match, meet_own
 from tapehouse.desk.kernels import displayed, take_displayed
@@ -76,6 +77,7 @@ from tapehouse.desk.state import (
     INSTRUMENTS_MAX,
     LAST_TRADE,
     LOT,
+    NO_POLICY,
     NOW,
     ORDER_ACCOUNT,
     ORDER_DISPLAY,
@@ -92,6 +94,7 @@ from tapehouse.desk.state import (
     OVER_REDUCED,
     OVERFLOWS,
     REDUCING_BUY,
+    SELF_MATCH,
     SESSION_CLOSE,
     STOPS,
     STREET,
@@ -124,7 +127,7 @@ _UNDEFINED = UNDEFINED
 _DRAFTED = -1  # no reason: row 0 of `orders` holds an order to place
 
 
-@kernel(inline=True)
+@kernel()
 def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array) -> Int:
     """Decide on one request; returns OK or the reason of its rejection. What became of it are records in `out`.
 
@@ -135,6 +138,13 @@ def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, 
         ladder: Scratch, shape (2, LADDER) int64.
         request: Shape (REQUEST_COLUMNS,): see `requests.py`.
     """
+    return _decide(refer(desk), refer(books), ladder, out, powers, request)
+
+
+@kernel()
+def _decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, request: Array) -> Int:
+    """`decide`, of references: compiled once for all doors, since the core is what takes longest to compile."""
+    never_inline()
     slot, account, kind = request[REQUEST_SLOT], request[REQUEST_ACCOUNT], request[REQUEST_KIND]
     if not 0 <= slot < INSTRUMENTS_MAX or desk.instruments[slot, TICK] == 0:
         return BAD_REQUEST
@@ -143,16 +153,16 @@ def decide(desk: State, books: State, ladder: Array, out: Array, powers: Array, 
     in_time = count_message(desk.conduct[account], desk.counters[NOW])
     if kind == CANCEL:
         return cancel_order(desk, out, slot, account, request[REQUEST_TARGET])
-    standing, row = 0, 0
+    standing, entry, row = 0, -1, 0
     if kind == REPLACE:
-        reason, standing, row = draft_replacement(desk, out, request)
+        reason, standing, entry, row = draft_replacement(desk, out, request)
     elif kind == SUBMIT:
         reason = draft_order(desk, request)
     else:
         return BAD_REQUEST
     if reason == _DRAFTED:
         checked = OK if in_time else TOO_MANY_MESSAGES
-        reason = place(desk, books, ladder, out, powers, slot, standing, row, checked)
+        reason = place(desk, books, ladder, out, powers, slot, standing, entry, row, checked)
     if desk.instruments[slot, UNSETTLED] != 0:
         follow_up(desk, books, ladder, out, powers, slot, 0)
     return reason
@@ -221,18 +231,18 @@ def draft_order(desk: State, request: Array) -> Int:
 
 
 @kernel(inline=True)
-def draft_replacement(desk: State, out: Array, request: Array) -> tuple[Int, Int, Int]:
+def draft_replacement(desk: State, out: Array, request: Array) -> tuple[Int, Int, Int, Int]:
     """Give an order another price, size, stop or display: in its place where it only shrinks, else a draft is made.
 
     Of each 0 keeps what the order has; side, type, time in force, flags and expiry always stay.
 
     Returns:
-        _DRAFTED, OK where it is done, or why not; and the order that goes: its slot of `own`, its row.
+        _DRAFTED, OK where it is done, or why not; and the order that goes: its slot of `own`, its entry, its row.
     """
     slot, account, target = request[REQUEST_SLOT], request[REQUEST_ACCOUNT], request[REQUEST_TARGET]
-    standing, row = find_working(desk, slot, account, target)
+    standing, entry, row = find_working(desk, slot, account, target)
     if row == 0:
-        return UNKNOWN_ORDER, 0, 0
+        return UNKNOWN_ORDER, 0, -1, 0
     columns = desk.orders[row]
     price = request[REQUEST_PRICE] if request[REQUEST_PRICE] != 0 else columns[ORDER_PRICE]
     size = request[REQUEST_SIZE] if request[REQUEST_SIZE] != 0 else left_of(desk, row)
@@ -242,7 +252,7 @@ def draft_replacement(desk: State, out: Array, request: Array) -> tuple[Int, Int
     same_terms = same_price and stop == columns[ORDER_STOP] and display == columns[ORDER_DISPLAY]
     if same_terms and 0 < size <= left_of(desk, row) and size % desk.instruments[slot, LOT] == 0:
         shrink_order(desk, out, row, size, OK)
-        return OK, 0, 0
+        return OK, 0, -1, 0
     draft = desk.orders[0]
     for column in range(columns.shape[0]):
         draft[column] = columns[column]
@@ -254,7 +264,7 @@ def draft_replacement(desk: State, out: Array, request: Array) -> tuple[Int, Int
     if standing < STOPS and columns[ORDER_TYPE] >= STOP:  # It came alive: what it is now is a limit order.
         draft[ORDER_TYPE] = LIMIT
         draft[ORDER_STOP] = _UNDEFINED
-    return _DRAFTED, standing, row
+    return _DRAFTED, standing, entry, row
 
 
 @kernel(inline=True)
@@ -357,13 +367,15 @@ def place(
     powers: Array,
     slot: Int,
     standing: Int,
+    entry: Int,
     row: Int,
     checked: Int,
 ) -> Int:
     """Decide on the draft in row 0 of `orders`; returns OK or the reason of its rejection.
 
     Args:
-        row: Of the order that goes where this one is accepted, 0 for none; it stands in slot `standing` of `own`.
+        row: Of the order that goes where this one is accepted, 0 for none; it stands in slot `standing` of `own`, at
+            `entry`.
         checked: OK, or why the request is rejected before it is looked at.
     """
     counters = desk.counters
@@ -384,7 +396,7 @@ def place(
         counters[REJECTED_COUNT] += 1
         return reason
     if row != 0:
-        take_out(desk, standing, entry_of(desk, standing, row))
+        take_out(desk, standing, entry)
     if draft[ORDER_TYPE] >= STOP:
         if put_to_work(desk, books, slot, draft, order_id, size, 1) == 0:
             write_order(desk, out, slot, draft, CANCELLED, NO_ROOM, order_id, price, size, 0)
@@ -403,7 +415,8 @@ def work(
     if crossing:
         left, ended = match(desk, books, out, powers, slot, draft, order_id, price, left)
     else:
-        left, ended = meet_own(desk, out, slot, draft, order_id, price, left)
+        if desk.conduct[draft[ORDER_ACCOUNT], SELF_MATCH] != NO_POLICY:
+            left, ended = meet_own(desk, out, slot, draft, order_id, price, left)
         if ended == OK and is_marketable(side, price, market_price(desk, books, slot, SELL if side == BUY else BUY)):
             left = take_displayed(desk, books, ladder, out, powers, slot, draft, order_id, price, left)
     if left == 0:
@@ -462,6 +475,13 @@ def follow_up(desk: State, books: State, ladder: Array, out: Array, powers: Arra
     Returns:
         1 where stops that were reached still wait: `catch_up` goes on with them.
     """
+    return _follow_up(refer(desk), refer(books), ladder, out, powers, slot, limit)
+
+
+@kernel()
+def _follow_up(desk: State, books: State, ladder: Array, out: Array, powers: Array, slot: Int, limit: Int) -> Int:
+    """`follow_up`, of references."""
+    never_inline()
     counters, contract = desk.counters, desk.instruments[slot]
     while True:
         if counters[OVERFLOWS] != 0:  # The engine halts at this input.

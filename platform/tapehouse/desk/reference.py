@@ -23,6 +23,7 @@ DAY_NS = 86_400 * SECOND_NS
 MILLION = 1_000_000
 PROTECTION_PPM = 100_000
 AMOUNT_MAX = 2**58
+POSITION_MAX, ORDER_MAX = 2**61, 2**60
 NONE = 2**63 - 1  # no stop, in a record
 NO_POLICY = 4
 STREET = 63
@@ -348,14 +349,15 @@ class ReferenceDesk:
         most_beyond = half_away(Fraction(reference * limits.band, MILLION))
         working = self.open_size(order.account, order.slot, order.side) - released
         reducing = self.open_size(order.account, order.slot, order.side, reducing=True) - released
+        most = min(limits.order_size * market.lot, ORDER_MAX)
+        most_held = min(limits.position * market.lot, POSITION_MAX)
         wrong = (
             (self.account(order.account).off or self.all_off, r.KILLED),
-            (not 0 < order.left <= limits.order_size * market.lot or order.left % market.lot, r.BAD_SIZE),
+            (not 0 < order.left <= most or order.left % market.lot, r.BAD_SIZE),
             (price <= 0 or price % market.tick, r.BAD_PRICE),
             (limits.band and reference and beyond > most_beyond, r.OUT_OF_BAND),
             (worth * Fraction(10) ** market.unit > limits.notional * Fraction(10) ** -9, r.TOO_LARGE),
-            (not order.reducing and side_position + working + order.left > limits.position * market.lot,
-             r.POSITION_LIMIT),
+            (not order.reducing and side_position + working + order.left > most_held, r.POSITION_LIMIT),
             (open_orders >= limits.open_orders, r.OPEN_LIMIT),
             (market.crossing and (ledger.full or worth > AMOUNT_MAX), r.LEDGER_FULL),
             (order.reducing and order.left > self.closable(order.account, order.slot, order.side) - reducing,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tapehouse.book import best_price
 from tapehouse.core.kernel import Array, Int, State, kernel
 from tapehouse.core.units import UNDEFINED
+from tapehouse.desk.ledger_state import SIZE_MAX
 from tapehouse.desk.money import MONEY_MAX, OVERFLOW, contract_value, multiply_divide
 from tapehouse.desk.requests import (
     BAD_PRICE,
@@ -25,7 +26,6 @@ from tapehouse.desk.requests import (
     TOO_LARGE,
 )
 from tapehouse.desk.state import (
-    ALL_OFF,
     CASH,
     COST,
     CROSSING,
@@ -56,6 +56,7 @@ BAND_UNIT = 1_000_000
 PROTECTION = 100_000  # of the reference, in BAND_UNIT: how far a market order goes where its account has no band
 LEDGER_MAX = MONEY_MAX >> 3  # of an account that crosses: nothing can pass MONEY_MAX by one order
 PRICE_MAX = 1 << 61  # of a reference
+ORDER_MAX = SIZE_MAX >> 1  # so that a position, all that works on its side, and one order more add up without a wrap
 _UNDEFINED = UNDEFINED
 
 
@@ -83,6 +84,14 @@ def is_above(value: Int, limit: Int, scale: Int, powers: Array) -> Int:
         unit = powers[-scale]
         return value // unit + (1 if value % unit != 0 else 0) > limit
     return value > limit // powers[scale]
+
+
+@kernel(inline=True)
+def is_above_lots(size: Int, lots: Int, lot: Int) -> Int:
+    """Whether a size is more than so many lots, whose product may not fit 64 bits."""
+    if lot == 1:
+        return size > lots
+    return (size - 1) // lot >= lots
 
 
 @kernel(inline=True)
@@ -143,10 +152,12 @@ def check_order(
     contract = desk.instruments[slot]
     limits = desk.limits[account, slot]
     money = desk.accounts[account, slot]
-    if desk.conduct[account, SWITCHED_OFF] != 0 or desk.counters[ALL_OFF] != 0:
+    if desk.conduct[account, SWITCHED_OFF] != 0:
         return KILLED
     lot = contract[LOT]
-    if size <= 0 or size > limits[LIMIT_ORDER_SIZE] * lot or (lot != 1 and size % lot != 0):
+    if size <= 0 or size > ORDER_MAX or is_above_lots(size, limits[LIMIT_ORDER_SIZE], lot):
+        return BAD_SIZE
+    if lot != 1 and size % lot != 0:
         return BAD_SIZE
     if price <= 0 or price == _UNDEFINED or price % contract[TICK] != 0:
         return BAD_PRICE
@@ -159,7 +170,8 @@ def check_order(
     if value == OVERFLOW or is_above(value, limits[LIMIT_NOTIONAL], contract[UNIT_SCALE], powers):
         return TOO_LARGE
     position = money[POSITION] if side == BUY else -money[POSITION]
-    if reducing == 0 and position + money[OPEN_BUY + side] - released + size > limits[LIMIT_POSITION] * lot:
+    position += money[OPEN_BUY + side] - released + size  # if all of that side is filled
+    if reducing == 0 and (position > SIZE_MAX or is_above_lots(position, limits[LIMIT_POSITION], lot)):
         return POSITION_LIMIT
     if money[OPEN_ORDERS] - (1 if released != 0 else 0) >= limits[LIMIT_OPEN_ORDERS]:
         return OPEN_LIMIT

@@ -135,7 +135,7 @@ MULTIPLIER_MAX = 10**9
     DUE_COUNT,  # orders in `due`
     UNFINISHED,  # 1: the input at ORDINAL was begun and its outputs did not fit: INDEX goes on
     UNSETTLED_SLOTS,  # instruments that are UNSETTLED
-    ALL_OFF,  # the kill switch of all accounts
+    _UNUSED,  # always 0
     WORKING,  # orders that work, in all instruments
     ID_BASE,  # the INDEX at which this input itself began: what was due before it takes no order ids
 ) = range(15)

@@ -47,6 +47,7 @@ from tapehouse.desk.state import (
     OUT_ROWS,
     OVER_REDUCED,
     REDUCING_BUY,
+    REDUCING_SELL,
     STOPS,
     UNSETTLED,
     UNSETTLED_SLOTS,
@@ -154,12 +155,18 @@ def take_out(desk: State, place: Int, entry: Int) -> None:
 @kernel(inline=True)
 def end_order(desk: State, out: Array, place: Int, row: Int, action: Int, reason: Int) -> None:
     """Write that an order is cancelled or expired, and why, and take it out."""
+    end_entry(desk, out, place, entry_of(desk, place, row), row, action, reason)
+
+
+@kernel(inline=True)
+def end_entry(desk: State, out: Array, place: Int, entry: Int, row: Int, action: Int, reason: Int) -> None:
+    """`end_order` of one that was just found."""
     columns = desk.orders[row]
     write_order(
         desk, out, columns[ORDER_SLOT], columns, action, reason, id_in(desk, row), columns[ORDER_PRICE],
         left_of(desk, row), 0,
     )  # fmt: skip
-    take_out(desk, place, entry_of(desk, place, row))
+    take_out(desk, place, entry)
 
 
 @kernel()
@@ -229,10 +236,12 @@ def fit_to_position(desk: State, out: Array, slot: Int, row: Int) -> Int:
     return 1
 
 
-@kernel()
+@kernel(inline=True)
 def note_position(desk: State, slot: Int, account: Int) -> None:
     """After a fill: note where the account's reduce-only orders may close more than there is by now."""
     money = desk.accounts[account, slot]
+    if money[REDUCING_BUY] | money[REDUCING_SELL] == 0:
+        return
     for side in range(2):
         if money[REDUCING_BUY + side] > closable(desk, account, slot, side):
             desk.instruments[slot, OVER_REDUCED] = 1
@@ -271,8 +280,8 @@ def trim_side(desk: State, out: Array, slot: Int, account: Int, side: Int) -> No
 
 
 @kernel(inline=True)
-def find_working(desk: State, slot: Int, account: Int, order_id: Int) -> tuple[Int, Int]:
-    """(slot of `own`, row) of an account's order, row 0 where it does not work."""
+def find_working(desk: State, slot: Int, account: Int, order_id: Int) -> tuple[Int, Int, Int]:
+    """(slot of `own`, entry, row) of an account's order, row 0 where it does not work."""
     key = key_of(order_id)
     if key != 0:
         for waits in range(2):
@@ -281,17 +290,17 @@ def find_working(desk: State, slot: Int, account: Int, order_id: Int) -> tuple[I
             if entry >= 0:
                 row = order_row(desk.own, entry)
                 if desk.orders[row, ORDER_ACCOUNT] == account:
-                    return place, row
-    return slot, 0
+                    return place, entry, row
+    return slot, -1, 0
 
 
 @kernel(inline=True)
 def cancel_order(desk: State, out: Array, slot: Int, account: Int, order_id: Int) -> Int:
     """Cancel one working order of an account; UNKNOWN_ORDER where it is not working (any more)."""
-    place, row = find_working(desk, slot, account, order_id)
+    place, entry, row = find_working(desk, slot, account, order_id)
     if row == 0:
         return UNKNOWN_ORDER
-    end_order(desk, out, place, row, CANCELLED, OK)
+    end_entry(desk, out, place, entry, row, CANCELLED, OK)
     return OK
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from tapehouse.core.atomics import array_address, copy_cell, load, load_acquire, nap, pause, store, store_release
 from tapehouse.core.cycles import cycles
 from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.reference import refer
 from tapehouse.desk.state import OUT_ROWS, SYMBOL_IDS_MAX
 from tapehouse.engine.journal import TAKEN_CELLS, TAKEN_HEAD, TAKEN_SOURCE, word_address
 from tapehouse.engine.loop import DONE, OUTPUT_FULL, run
@@ -186,6 +187,7 @@ def advance(
     mask = load(journal + CELLS) - 1
     stop = array_address(control) + STOP * 8
     deadline = array_address(control) + DEADLINE * 8
+    state = refer(desk), refer(books), refer(chain), refer(routes), refer(scratch)
     turns = 0
     while True:
         if load_acquire(control[FENCED]) != 0:
@@ -212,8 +214,8 @@ def advance(
         if at < head:
             row = at & mask
             ended, why = run(
-                slots, row, row + head - at, control[BASE] + at - row, control[TURN], desk, books, chain, routes,
-                scratch, strategy, parameters, memory, calls, out, powers,
+                slots, row, row + head - at, control[BASE] + at - row, control[TURN], state[0], state[1],
+                state[2], state[3], state[4], strategy, parameters, memory, calls, out, powers,
             )  # fmt: skip
             turns = 0
             control[TURN] = 0

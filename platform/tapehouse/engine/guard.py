@@ -3,7 +3,8 @@
 While the strategy runs, a profile hook sees every call of a built-in and stops the forbidden ones, however they were
 imported. NumPy's generators are compiled in a way that no hook sees: one that the strategy holds is refused where it is
 found, and NumPy's global one is looked at before and after each turn. A violation is remembered and ends the turn even
-if the strategy catches what the hook raised. What the guard cannot see is in the room's DESIGN.md.
+if the strategy catches what the hook raised. No garbage is collected meanwhile: callbacks and finalizers of others,
+which may well read a clock, are not the strategy's. What the guard cannot see is in the room's DESIGN.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import _random
 import ctypes
 import datetime
+import gc
 import os
 import sys
 import sysconfig
@@ -62,6 +64,7 @@ class Guard:
         self._hook = self._see  # one bound method, to be known again
         self._violation: StrategyError | None = None
         self._before: Any = None
+        self._collecting = False  # whether garbage was collected before the turn
         self._drawn: object = None
         self._numpy = _NumpyState()
         function = getattr(strategy.on_market, "__func__", strategy.on_market)
@@ -74,6 +77,8 @@ class Guard:
         self._violation = None
         self._drawn = self._numpy.now()
         self._before = sys.getprofile()
+        self._collecting = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._hook)
 
     def __exit__(
@@ -81,6 +86,8 @@ class Guard:
     ) -> None:
         watching = sys.getprofile() is self._hook
         sys.setprofile(self._before)
+        if self._collecting:
+            gc.enable()
         if self._violation is None and not watching:
             self._violation = self._broken("it took away the profile hook that watches it", self._turn)
         if self._violation is None and self._numpy.now() != self._drawn:

@@ -26,6 +26,7 @@ from tapehouse.book.layout import CONFIDENCE
 from tapehouse.book.layout import TICK as BOOK_TICK
 from tapehouse.book.resting import find_order, first_order, level_of, order_after, order_row
 from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.reference import never_inline, refer
 from tapehouse.core.units import UNDEFINED
 from tapehouse.desk import (
     BUY,
@@ -225,7 +226,7 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
     before = level_size(books, slot, which, price) if lookup else 0
     leaves = action == _CANCEL_ACTION or action == _MODIFY_ACTION
     left_side, left_price = which, price
-    if busy and not lookup and leaves:
+    if busy and leaves:
         entry = find_order(books, slot, words[row, 3])
         if entry >= 0:
             left_side, left_price = level_of(books, slot, order_row(books, entry))
@@ -236,14 +237,12 @@ def _book_record(desk: State, books: State, out: Array, powers: Array, words: Ar
         after = level_size(books, slot, which, price)
         if after > before:
             on_liquidity(desk, books, out, powers, slot, which, price, after - before)
-        if retold:
-            desk.settled[slot] = 0
-        else:
-            shrink_queues(desk, books, slot)
+    if retold:
+        desk.settled[slot] = 0
+    elif desk.settled[slot] == 0 or status != _OK:
+        shrink_queues(desk, books, slot)
     elif (words[row, 6] >> 48) & 255 == _MBP:
         shrink_level(desk, books, slot, which, price)
-    elif status != _OK:
-        shrink_queues(desk, books, slot)
     elif leaves:
         shrink_level(desk, books, slot, left_side, left_price)
 
@@ -357,6 +356,15 @@ def act(
     desk: State, books: State, routes: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int
 ) -> None:
     """Carry out the first `count` intents of the scratch, 0 to INTENTS_MAX, in order."""
+    _act(refer(desk), refer(books), refer(routes), refer(scratch), out, powers, slot, count)
+
+
+@kernel()
+def _act(
+    desk: State, books: State, routes: State, scratch: State, out: Array, powers: Array, slot: Int, count: Int
+) -> None:
+    """`act`, of references."""
+    never_inline()
     for at in range(count):
         intent = scratch.intents[at]
         side = BUY if intent[INTENT_SIDE] == BUY else SELL
@@ -437,7 +445,23 @@ def run(
         calls: How the strategy is called: IN_PYTHON, NOT_IN_GAPS, NOT_AT_ALL, their sum or 0.
 
     The row returned is the next to run for DONE and OUTPUT_FULL, and the record concerned for every other reason.
+    A loop that calls this for every burst refers to the state before it begins, so that each call is cheap.
     """
+    ended: tuple[Int, Int] = _run(
+        words, start, end, first_ordinal, strategy_turn, refer(desk), refer(books), refer(chain), refer(routes),
+        refer(scratch), strategy, parameters, memory, calls, out, powers,
+    )  # fmt: skip
+    return ended
+
+
+@kernel()
+def _run(
+    words: Array, start: Int, end: Int, first_ordinal: Int, strategy_turn: Int, desk: State, books: State,
+    chain: State, routes: State, scratch: State, strategy: State, parameters: Array, memory: Array,
+    calls: Int, out: Array, powers: Array,
+) -> tuple[Int, Int]:  # fmt: skip
+    """`run`, of references."""
+    never_inline()
     n = min(end, words.shape[0])
     counters = desk.counters
     limit = out.shape[0] - OUTPUT_MARGIN

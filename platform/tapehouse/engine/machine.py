@@ -55,6 +55,7 @@ from tapehouse.pricing import snapshot as snapshot_chain
 OUTPUT_ROWS = 65_536
 ORDERS_IN_BOOKS = 1 << 18
 DECIDED_KINDS = (int(Kind.ORDER), int(Kind.FILL), int(Kind.EVENT))
+_IS_DECIDED = np.isin(np.arange(256), DECIDED_KINDS)
 # What a restore replaces, and puts back where it fails.
 _STATE = (
     *("instruments", "cells", "outputs", "halted"),
@@ -362,8 +363,9 @@ class Engine:
     def note(self, cells: Cells) -> None:
         """Count decided cells and chain them; in the order in which they were decided."""
         self.outputs += len(cells)
-        decided = cells[np.isin(cells["kind"], DECIDED_KINDS)]
-        self._decisions.update(decided.tobytes())
+        decided = _IS_DECIDED[cells["kind"]]
+        rows = words(cells)  # NumPy copies records field by field, ten times slower
+        self._decisions.update((rows if decided.all() else rows[decided]).data)
 
     @contextmanager
     def sending_to(self, sink: Callable[[Cells], None]) -> Iterator[None]:
@@ -376,9 +378,9 @@ class Engine:
 
     def take_outputs(self) -> Cells:
         """All decision records since the last call, in order."""
-        outputs = np.concatenate(self._outputs) if self._outputs else from_words(self._out[:0].copy())
-        self._outputs.clear()
-        return outputs
+        outputs = self._outputs or [from_words(self._out[:0].copy())]
+        self._outputs = []
+        return outputs[0] if len(outputs) == 1 else from_words(np.concatenate([words(cells) for cells in outputs]))
 
     def _take_turn(self) -> None:
         """Have the Python strategy decide, and carry out what it wants."""

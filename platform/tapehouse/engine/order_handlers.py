@@ -181,7 +181,7 @@ def _working(desk: CommandDesk, command: ReplaceOrder | CancelOrder) -> tuple[in
     slot = None if command.instrument is None else engine.slot_of(command.instrument)
     account = desk.known_account(command.account)
     for at in range(INSTRUMENTS_MAX) if slot is None else [slot]:
-        row = 0 if account is None else int(find_working(engine.desk, at, account, command.order_id)[1])
+        row = 0 if account is None else int(find_working(engine.desk, at, account, command.order_id)[2])
         if row:
             return row, account
     return None, None

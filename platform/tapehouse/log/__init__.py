@@ -7,6 +7,8 @@ from tapehouse.log.machine import Machine
 from tapehouse.log.memory import MemoryLog
 from tapehouse.log.patient import PatientLog
 from tapehouse.log.port import Branch, Extent, Log, Message
+from tapehouse.log.shared import SharedLog
+from tapehouse.log.shared_frames import decode_message
 from tapehouse.log.writer import FrameWriter, Tail, read_tail
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "PatientLog",
     "Progress",
     "Registry",
+    "SharedLog",
     "Snapshot",
     "SnapshotStore",
     "Tail",
     "decode_frame",
+    "decode_message",
     "deterministic_id",
     "encode_frame",
     "may_hold",

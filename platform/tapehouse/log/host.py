@@ -14,9 +14,10 @@ from blake3 import blake3
 
 from tapehouse.core.check import check
 from tapehouse.core.errors import DecodeError, GapError, IntegrityError
-from tapehouse.log.frame import FrameHeader, decode_frame
+from tapehouse.log.frame import FrameHeader
 from tapehouse.log.machine import Machine
 from tapehouse.log.port import Extent, Log, Message
+from tapehouse.log.shared_frames import decode_message
 from tapehouse.market.cell import Cells
 
 SNAPSHOT_CELLS = 1_000_000  # cells folded between two snapshots, where the caller does not say
@@ -205,7 +206,7 @@ def open_frame(name: str, message: Message, extent: Extent, progress: Progress) 
     if message.sequence != progress.sequence + 1:
         raise GapError(f"sequence {progress.sequence + 1} is missing", subject=name, position=where)
     try:
-        header, cells = decode_frame(message.payload)
+        header, cells = decode_message(message)
     except DecodeError as error:
         position = f"{where}, {error.position}" if error.position else where
         raise DecodeError(error.message, subject=name, position=position, hint=error.hint) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import math
 import os
 import random
@@ -171,6 +172,40 @@ def test_a_fresh_generator_of_numpy_is_stopped_where_it_draws_its_seed() -> None
     with pytest.raises(StrategyError, match=r"it called random\.SystemRandom\.getrandbits") as caught:
         taken(Turn(lambda: np.random.default_rng().random()))
     assert caught.value.position.startswith(f"{FILE} line ")
+
+
+@pytest.fixture
+def collections() -> Iterator[list[float]]:
+    """When garbage was collected, as a library that reads a clock at each collection notes it."""
+    seen: list[float] = []
+
+    def note(*_: object) -> None:
+        seen.append(time.perf_counter())
+
+    was_enabled = gc.isenabled()
+    gc.callbacks.append(note)
+    yield seen
+    gc.callbacks.remove(note)
+    (gc.enable if was_enabled else gc.disable)()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_a_collection_of_garbage_runs_is_not_the_strategys(collections: list[float], enabled: bool) -> None:
+    during: list[int] = []
+
+    def litter() -> None:
+        before = len(collections)
+        kept = [[number] for number in range(20_000)]  # many times what a collection waits for
+        during.append(len(collections) - before)
+        kept.clear()
+
+    gc.enable()
+    taken(Turn(litter), guard=False)
+    assert during.pop() > 0, "the control: without a guard there are collections"
+    (gc.enable if enabled else gc.disable)()
+    taken(Turn(litter))
+    assert during == [0]
+    assert gc.isenabled() == enabled, "as it was before"
 
 
 @pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState, np.random.PCG64])

@@ -6,6 +6,7 @@ from tapehouse.app.bench.histogram import record_value
 from tapehouse.book.resting import first_order, order_after, order_id_in, order_left
 from tapehouse.core.cycles import fenced_cycles
 from tapehouse.core.kernel import Array, Int, State, kernel
+from tapehouse.core.reference import refer
 from tapehouse.desk.state import INDEX_BITS, ORDER_ACCOUNT, ORDER_PRICE, ORDINAL_BITS, OUT_ROWS
 from tapehouse.engine.loop import ANEW, DONE, NOT_AT_ALL, OUTPUT_FULL
 from tapehouse.engine.loop import run as run_loop
@@ -33,14 +34,15 @@ def fold_parts(
     Returns:
         The row after the last part, or that of a record at which the loop stopped; and the counts of the timed parts.
     """
+    state = refer(desk), refer(books), refer(chain), refer(routes), refer(scratch)
     row, spent = 0, 0
     for part in range(ends.shape[0]):
         before = fenced_cycles()
         why = OUTPUT_FULL
         while why == OUTPUT_FULL:
             row, why = run_loop(
-                array, row, ends[part], first_ordinal, ANEW, desk, books, chain, routes, scratch, strategy, parameters,
-                memory, NOT_AT_ALL, out, powers,
+                array, row, ends[part], first_ordinal, ANEW, state[0], state[1], state[2], state[3], state[4],
+                strategy, parameters, memory, NOT_AT_ALL, out, powers,
             )  # fmt: skip
             if why == OUTPUT_FULL:
                 desk.counters[OUT_ROWS] = 0
