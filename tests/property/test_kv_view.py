@@ -38,8 +38,8 @@ def test_a_stream_beyond_the_budget_comes_to_the_same(seed: int) -> None:
     assert metrics.evictions > 0
     assert metrics.cleaned_bytes > 0
     assert metrics.table_bytes > 16 * 64
-    room = pair.view._state.item(layout.ARENA_SEGMENTS) << pair.view._state.item(layout.ARENA_BITS)
-    assert metrics.arena_bytes <= room
+    frame_segments = 4  # that one frame of this stream may take before the cleaner comes by again
+    assert metrics.arena_bytes + metrics.table_bytes <= metrics.budget_bytes + frame_segments * 8_192
 
 
 def test_thousands_of_keys_split_the_table() -> None:
