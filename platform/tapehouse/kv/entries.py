@@ -168,8 +168,10 @@ def read_entries(body: bytes, count: int) -> list[Entry]:
     if len(entries) != count:
         raise DecodeError(f"a body of {len(entries)} entries, its header says {count}")
     for place, entry in enumerate(entries):
-        if entry.op is Op.OWN and not read_slots(entry.value)[0] <= read_slots(entry.value)[1] < SLOTS:
-            raise DecodeError(f"slots {read_slots(entry.value)[:2]}")
+        if entry.op is Op.OWN:
+            first, last, epoch = read_slots(entry.value)
+            if not first <= last < SLOTS or epoch > EPOCH_MAX:
+                raise DecodeError(f"slots {first} to {last} in epoch {epoch}")
         if entry.op is Op.BATCH and not 0 < batch_count(entry) < count - place:
             raise DecodeError(f"a batch of {batch_count(entry)} entries, {count - place - 1} follow")
     return entries

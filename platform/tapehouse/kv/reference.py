@@ -191,7 +191,7 @@ def _addend(entry: Entry) -> int:
 
 def _integer(value: bytes) -> int | None:
     """The number that a canonical decimal of 64 bits stands for; None for anything else."""
-    if not 0 < len(value) <= INTEGER_DIGITS_MAX or not value.lstrip(b"-").isdigit():
+    if not 0 < len(value) <= INTEGER_DIGITS_MAX or not value.removeprefix(b"-").isdigit():
         return None
     number = int(value)
     return number if b"%d" % number == value and -(2**63) <= number < 2**63 else None

@@ -1,0 +1,186 @@
+"""A view's local snapshot: one file, checksummed in chunks, read back whole or refused: docs/formats/kv-snapshot.md.
+
+It saves folding the log from its start, and is never the truth: what is damaged is named, and the log folded again.
+Values that were evicted are kept by their place in the log. A crash while it is written leaves the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, MissingError
+from tapehouse.core.ids import LOG_ID_BYTES
+from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX
+from tapehouse.kv.slots import SLOTS
+from tapehouse.kv.view import View
+
+MAGIC = b"THKV"
+VERSION = 1
+HEADER_BYTES = 96
+CHUNK_BYTES = 1 << 20  # of records in a chunk, at most
+_HEADER = struct.Struct("<4sHH16sQqQIIIIQ16xQ")
+_CHECKSUM_AT = HEADER_BYTES - 8
+_CHUNK = struct.Struct("<IIQ")
+_PLACE = struct.Struct("<16sQQII")  # what a chunk's checksum covers before its bytes
+_RUN = struct.Struct("<HHI")
+_WRITER = struct.Struct("<QQQ")
+_HINT = "put the file aside: the view is folded from its log"
+
+
+def write_snapshot(path: Path, view: View, log_id: bytes) -> int:
+    """Replace a snapshot by the view's state now; its bytes. It is on the disk when this returns.
+
+    Raises:
+        InvariantError: The log id has a wrong length.
+        MissingError: The directory cannot be written, or is full; the old snapshot stands.
+    """
+    if len(log_id) != LOG_ID_BYTES:
+        raise InvariantError(f"a log id of {len(log_id)} bytes, not {LOG_ID_BYTES}")
+    fresh = path.with_name(path.name + ".new")
+    try:
+        with open(fresh, "wb") as file:
+            size = _write(file, view, log_id)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise MissingError(
+            f"a snapshot cannot be written: {error.strerror}", subject=str(path),
+            hint="is there room, and may this user write there?",
+        ) from error  # fmt: skip
+    return size
+
+
+def _write(file: BinaryIO, view: View, log_id: bytes) -> int:
+    """Chunks first, then the header over its place: it says how many there are."""
+    runs, writers = _runs(view.epochs), sorted((writer, *last) for writer, last in view.writers.items())
+    first = b"".join(_RUN.pack(*run) for run in runs) + b"".join(_WRITER.pack(*writer) for writer in writers)
+    file.write(bytes(HEADER_BYTES))
+    keys, chunks, size = 0, 0, HEADER_BYTES
+    for count, data in _chain(first, view.records(CHUNK_BYTES)):
+        head = _CHUNK.pack(len(data), count, _checksum(log_id, view.sequence, chunks, count, data))
+        file.write(head + data)
+        keys, chunks, size = keys + count, chunks + 1, size + len(head) + len(data)
+    header = _HEADER.pack(
+        MAGIC, VERSION, 0, log_id, view.sequence, view.now, keys, len(runs), len(writers), chunks, 0, size, 0
+    )[:_CHECKSUM_AT]
+    file.seek(0)
+    file.write(header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little"))
+    return size
+
+
+def _chain(first: bytes, records: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    yield 0, first
+    yield from records
+
+
+def _runs(epochs: list[int]) -> list[tuple[int, int, int]]:
+    """First and last slot and epoch of each longest run of owned slots that share one."""
+    runs: list[tuple[int, int, int]] = []
+    for slot, epoch in enumerate(epochs):
+        if epoch == NOT_OURS:
+            continue
+        if runs and runs[-1][1] == slot - 1 and runs[-1][2] == epoch:
+            runs[-1] = runs[-1][0], slot, epoch
+        else:
+            runs.append((slot, slot, epoch))
+    return runs
+
+
+def _checksum(log_id: bytes, sequence: int, number: int, count: int, data: bytes) -> int:
+    hasher = xxhash.xxh3_64(_PLACE.pack(log_id, sequence, number, count, len(data)))
+    hasher.update(data)
+    return hasher.intdigest()
+
+
+def read_snapshot(path: Path, log_id: bytes, make: Callable[[], View]) -> View:
+    """The view that a snapshot holds; its `sequence` is the last that was applied.
+
+    Args:
+        log_id: Of the branch of the log that is to be gone on with.
+        make: A new view.
+
+    Raises:
+        MissingError: There is none, or it cannot be read.
+        DecodeError, IntegrityError: It is torn, damaged, of an unknown version or of another branch.
+        BudgetError: The keys are too many for the view that `make` gave.
+    """
+    try:
+        with open(path, "rb") as file:
+            view = _read(file, log_id, make, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise MissingError(f"a snapshot cannot be read: {error.strerror}", subject=str(path)) from error
+    except (DataError, IntegrityError) as error:
+        error.subject = error.subject or str(path)
+        raise
+    return view
+
+
+def _read(file: BinaryIO, log_id: bytes, make: Callable[[], View], size: int) -> View:
+    head = file.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
+        raise DecodeError(f"a snapshot of {len(head)} bytes is shorter than its header", position="byte 0", hint=_HINT)
+    magic, version, _, own, sequence, now, keys, runs, writers, chunks, _, size_said, checksum = _HEADER.unpack(head)
+    if magic != MAGIC:
+        raise DecodeError(f"no snapshot of a view: magic {magic!r}", position="byte 0", hint=_HINT)
+    if version != VERSION:
+        raise DecodeError(
+            f"snapshot version {version} is unknown", position="byte 4", hint="a newer tapehouse wrote it: upgrade"
+        )
+    if xxhash.xxh3_64_intdigest(head[:_CHECKSUM_AT]) != checksum:
+        raise IntegrityError("a snapshot's header is damaged", position=f"byte {_CHECKSUM_AT}", hint=_HINT)
+    if own != log_id:
+        raise IntegrityError(f"a snapshot of another branch, {own.hex()}", position=f"sequence {sequence}", hint=_HINT)
+    if size != size_said:
+        raise IntegrityError(f"a snapshot of {size} bytes, not {size_said}: torn", position=f"byte {size}", hint=_HINT)
+    if runs > SLOTS or writers > WRITERS_MAX or chunks < 1:
+        raise DecodeError(f"a snapshot of {runs} runs of slots, {writers} gateways, {chunks} chunks", hint=_HINT)
+    view = make()
+    found = 0
+    for number in range(chunks):
+        count, data = _read_chunk(file, log_id, sequence, number)
+        if number:
+            view.load_records(data)
+            found += count
+        else:
+            _take_machine(view, data, runs, writers, now, sequence)
+    if file.read(1) or found != keys or view.metrics().keys != keys:
+        raise IntegrityError(f"a snapshot of {view.metrics().keys} keys, not {keys}", hint=_HINT)
+    return view
+
+
+def _read_chunk(file: BinaryIO, log_id: bytes, sequence: int, number: int) -> tuple[int, bytes]:
+    """A chunk's count of keys and its bytes, its checksum verified."""
+    at = file.tell()
+    head = file.read(_CHUNK.size)
+    if len(head) < _CHUNK.size:
+        raise DecodeError(f"chunk {number} is cut short", position=f"byte {at}", hint=_HINT)
+    size, count, checksum = _CHUNK.unpack(head)
+    data = file.read(size) if size <= CHUNK_BYTES else b""
+    if len(data) != size or _checksum(log_id, sequence, number, count, data) != checksum:
+        raise IntegrityError(f"chunk {number} is damaged", position=f"byte {at}", hint=_HINT)
+    return count, data
+
+
+def _take_machine(view: View, data: bytes, runs: int, writers: int, now: int, sequence: int) -> None:
+    """Slots, gateways and time out of the first chunk."""
+    if len(data) != runs * _RUN.size + writers * _WRITER.size:
+        raise DecodeError(f"{runs} runs of slots and {writers} gateways in {len(data)} bytes", hint=_HINT)
+    epochs = [NOT_OURS] * SLOTS
+    for first, last, epoch in _RUN.iter_unpack(data[: runs * _RUN.size]):
+        if not first <= last < SLOTS:
+            raise DecodeError(f"slots {first} to {last}", hint=_HINT)
+        epochs[first : last + 1] = [epoch] * (last + 1 - first)
+    known = {writer: (number, seen) for writer, number, seen in _WRITER.iter_unpack(data[runs * _RUN.size :])}
+    view.set_machine(now=now, sequence=sequence, epochs=epochs, writers=known)

@@ -1,0 +1,396 @@
+"""The compiled view of one shard: what `reference.ReferenceView` answers, in bounded memory and by the million.
+
+A frame is applied in one compiled call. Memory is bounded by a budget: beyond it values are evicted, of which the view
+keeps where they stand in the log, so that they can be read again and put back; answers never depend on the budget.
+Pure: no I/O and no clock. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from tapehouse.core.errors import DataError, DecodeError, InvariantError, TapehouseError, UsageError
+from tapehouse.kv import layout, load
+from tapehouse.kv.apply import apply_entries
+from tapehouse.kv.entries import (
+    BODY_BYTES_MAX,
+    ENTRIES_MAX,
+    KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Status,
+)
+from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
+from tapehouse.kv.slots import SLOTS
+from tapehouse.kv.sweep import collect, look_up, sweep
+
+BUDGET_BYTES = 1 << 30
+ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
+ARENA_BITS = 22  # bytes of a segment of the arena, so that the longest value takes an eighth of one
+SEQUENCE_MAX = (1 << 36) - 1
+_INDEX_BITS = 12
+_EXTRA_DEPTH = 4  # of the directory beyond what equal segments need
+_WHY = {
+    layout.CUT_SHORT: "an entry is cut short",
+    layout.DOES_NOT_ADD_UP: "an entry does not add up",
+    layout.TOO_LONG: f"a key or value beyond {KEY_BYTES_MAX} or {VALUE_BYTES_MAX} bytes",
+    layout.UNKNOWN_KIND: "an entry of an unknown kind",
+    layout.WRONG_VALUE: "an entry's value is not as long as its kind's",
+    layout.WRONG_COUNT: "not as many entries as the header says",
+    layout.WRONG_SLOTS: "slots or an epoch that do not exist",
+    layout.WRONG_BATCH: "a batch of more entries than follow",
+    layout.NOT_YET: "an entry of a kind that cannot be applied yet",
+}
+
+
+class BudgetError(TapehouseError):
+    """Keys, and values that are never evicted, take more than half of a view's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What a key holds whose value is no longer in memory: it is that of an entry in the shard's log.
+
+    Args:
+        sequence: Of the frame.
+        index: Of the entry in it.
+        bytes: The value's length.
+        revision, expiry: As in `Stored`.
+    """
+
+    sequence: int
+    index: int
+    bytes: int
+    revision: int
+    expiry: int
+
+    @property
+    def location(self) -> int:
+        """Sequence and index as one number."""
+        return self.sequence << _INDEX_BITS | self.index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewAnswer:
+    """`entries.Answer`, whose old value may be evicted."""
+
+    status: Status
+    revision: int = 0
+    old: bytes | Evicted | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What a view holds and did; bytes are of memory that it has taken or uses."""
+
+    keys: int  # expired ones among them until they are swept
+    evicted_keys: int
+    table_bytes: int
+    arena_bytes: int  # of segments in use
+    live_bytes: int
+    fixed_bytes: int  # of the live ones, what eviction cannot take
+    budget_bytes: int
+    evictions: int
+    restored: int
+    hits: int  # reads of a value in memory
+    misses: int  # reads of a value that was evicted
+    absent: int  # reads of a key that is not there
+    cleaned_bytes: int
+    swept: int
+
+
+class View:
+    """The machine of one shard.
+
+    Args:
+        budget_bytes: Of rows and arena; at least 16 arena segments.
+        seed: Of the hash, another for each view, so that nobody can aim at one segment; no answer depends on it.
+        row_bits, arena_bits: Sizes of segments, as powers of two.
+        hash_mask: Which bits of a hash count.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        seed: int = 0,
+        row_bits: int = ROW_BITS,
+        arena_bits: int = ARENA_BITS,
+        hash_mask: int = (1 << 63) - 1,
+    ) -> None:
+        if budget_bytes < 16 << arena_bits:
+            raise UsageError(
+                f"a view's budget of {budget_bytes} bytes", hint=f"budget_bytes: at least {16 << arena_bits}"
+            )
+        self.writers: dict[int, tuple[int, int]] = {}
+        arena_segments = (budget_bytes >> arena_bits) + (2 * BODY_BYTES_MAX >> arena_bits) + 3
+        # A table within the budget, doubled where all its segments are full at once, and a frame of new keys.
+        row_segments = 2 * (budget_bytes >> row_bits + 6) + (4 * ENTRIES_MAX >> row_bits) + 2
+        depth_max = row_segments.bit_length() + _EXTRA_DEPTH
+        fills_from = layout.ACCOUNTS_FROM + arena_segments * layout.ACCOUNT_WORDS
+        self._rows = np.zeros((row_segments << row_bits, layout.ROW_WORDS), np.int64)  # pages come when they are used
+        self._directory = np.zeros(1 << depth_max, np.int64)
+        self._arena = np.zeros(arena_segments << arena_bits, np.uint8)
+        self._memory = self._arena.data
+        self._answers = np.zeros((ENTRIES_MAX, layout.ANSWER_WORDS), np.int64)
+        self._state = state = np.zeros(fills_from + row_segments, np.int64)
+        state[layout.SEED] = np.uint64(seed & (1 << 64) - 1).astype(np.int64)
+        state[layout.HASH_MASK] = hash_mask
+        state[layout.ROW_BITS], state[layout.ARENA_BITS] = row_bits, arena_bits
+        state[layout.DEPTH_MAX] = depth_max
+        state[layout.ROW_SEGMENTS], state[layout.ROW_SEGMENTS_MAX] = 1, row_segments
+        state[layout.FILLS_FROM] = fills_from
+        state[layout.ARENA_SEGMENTS], state[layout.ARENA_USED] = arena_segments, 1
+        state[layout.BUDGET] = budget_bytes
+        state[layout.CLEAN_SEGMENT] = -1
+        state[layout.ACCOUNTS_FROM + layout.TAKEN] = 1
+        self._epochs = state[layout.EPOCHS_FROM : layout.EPOCHS_FROM + SLOTS]
+        self._epochs[:] = NOT_OURS
+
+    # What the machine is at.
+
+    @property
+    def now(self) -> int:
+        """The machine's time, UTC ns: the latest that any frame named."""
+        return self._state.item(layout.NOW)
+
+    @property
+    def sequence(self) -> int:
+        """Of the last frame that was applied."""
+        return self._state.item(layout.SEQUENCE)
+
+    @property
+    def epochs(self) -> list[int]:
+        """Of each slot; NOT_OURS for those that the shard does not own."""
+        epochs: list[int] = self._epochs.tolist()
+        return epochs
+
+    def owns(self, slot: int) -> bool:
+        """Whether the shard owns a slot."""
+        return self._epochs.item(slot) != NOT_OURS
+
+    # Reading.
+
+    def get(self, key: bytes, now: int | None = None) -> Stored | Evicted | None:
+        """What a key holds; None where it is absent or has expired.
+
+        Args:
+            now: A reader's own time where that is later than the machine's.
+        """
+        row = look_up(self._rows, self._directory, self._arena, self._state, key, len(key), now or 0)
+        return None if row < 0 else self._held(row)
+
+    def scan(
+        self, prefix: bytes, *, after: bytes = b"", limit: int = 0, now: int | None = None
+    ) -> list[tuple[bytes, Stored | Evicted]]:
+        """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit.
+
+        It looks at every key.
+        """
+        found = self._collect(prefix, after, now or 0)
+        keyed = ((self._key(row), row) for row in found.tolist())
+        ordered = heapq.nsmallest(limit, keyed) if limit else sorted(keyed)
+        return [(key, self._held(row)) for key, row in ordered]
+
+    def digest(self, value_of: Callable[[Evicted], bytes] | None = None) -> bytes:
+        """32 bytes that two equal states share: keys that live, slots, gateways, time.
+
+        Args:
+            value_of: Reads an evicted value from the log.
+
+        Raises:
+            UsageError: A value was evicted, and there is no `value_of`.
+        """
+        rows = {}
+        for row in self._collect(b"", None, 0).tolist():
+            key, held = self._key(row), self._held(row)
+            if isinstance(held, Stored):
+                value = held.value
+            elif value_of:
+                value = value_of(held)
+            else:
+                raise UsageError("a value was evicted", subject=repr(key), hint="give `digest` a reader of the log")
+            rows[key.hex()] = [blake3(value).hexdigest(), held.revision, held.expiry]
+        state = {
+            "rows": rows,
+            "epochs": self.epochs,
+            "writers": sorted((writer, *last) for writer, last in self.writers.items()),
+            "now": self.now,
+            "sequence": self.sequence,
+        }
+        return blake3(json.dumps(state, separators=(",", ":"), sort_keys=True).encode()).digest()
+
+    def metrics(self) -> Metrics:
+        """What the view holds and did."""
+        state = self._state.item
+        return Metrics(
+            keys=state(layout.KEYS),
+            evicted_keys=state(layout.EVICTED_KEYS),
+            table_bytes=state(layout.ROW_SEGMENTS) * layout.ROW_WORDS * 8 << state(layout.ROW_BITS),
+            arena_bytes=state(layout.ARENA_USED) << state(layout.ARENA_BITS),
+            live_bytes=state(layout.LIVE_BYTES),
+            fixed_bytes=state(layout.FIXED_BYTES),
+            budget_bytes=state(layout.BUDGET),
+            evictions=state(layout.EVICTIONS),
+            restored=state(layout.RESTORED),
+            hits=state(layout.HITS),
+            misses=state(layout.MISSES),
+            absent=state(layout.ABSENT),
+            cleaned_bytes=state(layout.CLEANED_BYTES),
+            swept=state(layout.SWEPT),
+        )
+
+    def _collect(self, prefix: bytes, after: bytes | None, now: int) -> Any:
+        """The rows of living keys, in no order; `after` None takes the empty key too."""
+        found = np.empty(self._state.item(layout.KEYS), np.int64)
+        after_bytes = -1 if after is None else len(after)
+        collect(self._rows, self._arena, self._state, found, prefix, len(prefix), after or b"", after_bytes, now)
+        return found[: self._state.item(layout.FOUND)]
+
+    def _key(self, row: int) -> bytes:
+        _, at, lengths = self._rows[row, :3].tolist()
+        at += layout.BLOCK_HEAD_BYTES
+        return self._memory[at : at + (lengths >> 32)].tobytes()
+
+    def _held(self, row: int) -> Stored | Evicted:
+        _, at, lengths, revision, location, expiry, marks, _ = self._rows[row].tolist()
+        if marks & layout.EVICTED:
+            return self._evicted(location, lengths & 0xFFFF_FFFF, revision, expiry)
+        at += layout.BLOCK_HEAD_BYTES + (lengths >> 32)
+        return Stored(self._memory[at : at + (lengths & 0xFFFF_FFFF)].tobytes(), revision, expiry)
+
+    def _evicted(self, location: int, size: int, revision: int, expiry: int) -> Evicted:
+        sequence, index = location >> _INDEX_BITS, location & (1 << _INDEX_BITS) - 1
+        return Evicted(sequence=sequence, index=index, bytes=size, revision=revision, expiry=expiry)
+
+    # Applying.
+
+    def apply(self, body: bytes | memoryview, count: int, *, writer: int, number: int, time: int, sequence: int) -> Any:
+        """Apply the entries of one frame, in order; a row of `layout.STATUS` and so on for each.
+
+        The rows, and old values' places in the arena, hold until the next call that changes the view.
+
+        Args:
+            body: Of the frame, its checksum verified; `count` entries.
+            writer, number: Which life of which gateway wrote it, and which of its frames it is.
+            time: That the frame names, UTC ns.
+            sequence: Of the frame in the shard's log.
+
+        Raises:
+            DecodeError: The body is not `count` entries; nothing was applied.
+            BudgetError: The keys are too many for the budget; nothing was applied.
+        """
+        if not 0 < count <= ENTRIES_MAX or len(body) > BODY_BYTES_MAX or not 0 <= sequence <= SEQUENCE_MAX:
+            raise DecodeError(f"a frame of {count} entries in {len(body)} bytes", position=f"sequence {sequence}")
+        last = self.writers.get(writer, (0, 0))[0]
+        verdict = Status.APPLIED if number == last + 1 else Status.REPEATED if number <= last else Status.OUT_OF_TURN
+        now = max(self.now, time)
+        self._check(
+            apply_entries(
+                self._rows, self._directory, self._arena, self._state, self._answers,
+                _read_only(body), len(body), count, sequence, now, int(verdict),
+            ),
+            sequence,
+        )  # fmt: skip
+        if verdict is Status.APPLIED:
+            if writer not in self.writers and len(self.writers) == WRITERS_MAX:
+                del self.writers[min(self.writers, key=lambda known: self.writers[known][1])]
+            self.writers[writer] = number, sequence
+        return self._answers[:count]
+
+    def answers(self, rows: Any) -> list[ViewAnswer]:
+        """What `apply` returned, as values that last."""
+        return [self._answer(row) for row in rows.tolist()]
+
+    def _answer(self, row: list[int]) -> ViewAnswer:
+        status, revision, size, at = row[: layout.ENTRY_AT]
+        old: bytes | Evicted | None = None
+        if size >= 0:
+            old = self._memory[at : at + size].tobytes() if at >= 0 else self._evicted(~at, size, 0, 0)
+        return ViewAnswer(status=Status(status), revision=revision, old=old)
+
+    def restore_value(self, key: bytes, evicted: Evicted, value: bytes) -> bool:
+        """Put back a value that was read again; False where the key no longer lacks that one.
+
+        Raises:
+            BudgetError: There is no room for it.
+        """
+        why, done = load.put_back(
+            self._rows, self._directory, self._arena, self._state, key, len(key), evicted.location, value, len(value)
+        )
+        self._check(why, evicted.sequence)
+        return bool(done)
+
+    def sweep(self, rows: int = 4_096) -> int:
+        """Look at the next so many rows and remove expired ones; how many. No answer changes, nor the digest."""
+        removed: int = sweep(self._rows, self._state, rows)
+        return removed
+
+    def _check(self, why: int, sequence: int) -> None:
+        """Raise what a kernel that did not finish says."""
+        if why == layout.DONE:
+            return
+        if why == layout.OVER_BUDGET:
+            metrics = self.metrics()
+            raise BudgetError(
+                f"keys and short values take {metrics.fixed_bytes} bytes and the table {metrics.table_bytes} of a "
+                f"budget of {metrics.budget_bytes}", position=f"sequence {sequence}",
+                hint="raise budget_bytes: the arena must be twice as large as what is never evicted",
+            )  # fmt: skip
+        if why == layout.NO_ROOM:
+            raise InvariantError("a view's table or arena is full", position=f"sequence {sequence}")
+        hint = "a newer tapehouse wrote it: upgrade" if why in (layout.UNKNOWN_KIND, layout.NOT_YET) else ""
+        position = f"sequence {sequence}, byte {self._state.item(layout.ERROR_AT)}"
+        raise DecodeError(_WHY[why], position=position, hint=hint)
+
+    # Snapshots.
+
+    def records(self, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
+        """Every living key as records in the order of keys, in chunks of at most so many bytes, each with its count.
+
+        An evicted value's record says where it is. The view must not change meanwhile.
+        """
+        rows = self._collect(b"", None, 0).tolist()
+        order = np.array(sorted(rows, key=self._key), np.int64)
+        room = np.empty(chunk_bytes, np.uint8)
+        first = 0
+        while first < len(order):
+            count, size = load.dump(self._rows, self._arena, order, first, room, chunk_bytes)
+            if not count:
+                raise UsageError(f"a chunk of {chunk_bytes} bytes is too short for a record")
+            yield count, room[:size].tobytes()
+            first += count
+
+    def load_records(self, records: bytes) -> None:
+        """Add the keys of one chunk of records to a view that lacks them.
+
+        Raises:
+            DataError: They do not add up; the view must be thrown away.
+            BudgetError: There is no room for them.
+        """
+        why = load.load(self._rows, self._directory, self._arena, self._state, _read_only(records), len(records))
+        if why in _WHY:
+            raise DataError(
+                "a record does not add up, or its key comes twice",
+                position=f"byte {self._state.item(layout.ERROR_AT)} of a chunk",
+            )
+        self._check(why, self.sequence)
+
+    def set_machine(self, *, now: int, sequence: int, epochs: list[int], writers: dict[int, tuple[int, int]]) -> None:
+        """Take over all of a machine's state but its keys."""
+        self._state[layout.NOW], self._state[layout.SEQUENCE] = now, sequence
+        self._epochs[:] = epochs
+        self.writers = dict(writers)
+
+
+def _read_only(body: bytes | memoryview) -> Any:
+    """Bytes as an array of the one type that the kernels are compiled for."""
+    array = np.frombuffer(body, np.uint8)
+    array.flags.writeable = False
+    return array
