@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tapehouse.core.kernel import Array, Int, kernel
+from tapehouse.kv.words import copy_bytes
 
 VALUE_WORDS = 2
 VALUE_AT, VALUE_BYTES = range(VALUE_WORDS)  # of a row; below 0 bytes: there is no value
@@ -31,12 +32,6 @@ def write_length(out: Array, at: Int, size: Int) -> Any:
     return at + width + 3
 
 
-@kernel(inline=True)
-def _copy(out: Array, at: Int, source: Array, source_at: Int, size: Int) -> None:
-    for place in range(size):
-        out[at + place] = source[source_at + place]
-
-
 @kernel()
 def write_values(
     arena: Array, values: Array, first: Int, last: Int, null: Array, out: Array, start: Int, state: Array
@@ -56,13 +51,13 @@ def write_values(
         if size < 0:
             if at + len(null) > room:
                 break
-            _copy(out, at, null, 0, len(null))
+            copy_bytes(out, at, null, 0, len(null))
             at += len(null)
         else:
             if at + size + BULK_HEAD_BYTES > room:
                 break
             at = write_length(out, at, size)
-            _copy(out, at, arena, values[row, VALUE_AT], size)
+            copy_bytes(out, at, arena, values[row, VALUE_AT], size)
             out[at + size] = 13
             out[at + size + 1] = 10
             at += size + 2
