@@ -99,7 +99,8 @@ class Day:
             call.ended = (await self.log.extent()).last
             if call.entry is not None:
                 self.acknowledged = max(self.acknowledged, call.result.token.sequence)
-                self.revisions[call.key] = call.result.revision
+                is_gone = call.entry.op is Op.DELETE and call.result.is_applied
+                self.revisions[call.key] = 0 if is_gone else call.result.revision
 
     async def step(self, gateway: int, action: str, key: bytes, faults: list[str]) -> None:
         link = self.links[gateway]

@@ -92,7 +92,8 @@ class Entry:
 class Answer:
     """What became of an entry.
 
-    `revision` is the one that the key has now: of this entry where it was applied, 0 where there is no such key.
+    `revision` is the one that the key has now: of this entry where it was applied, 0 where there is no such key. A
+    DELETE that was applied is answered with its own, which the key never has.
     `old` is what RETURN_OLD asked for: the value before, None where there was none.
     """
 

@@ -23,7 +23,7 @@ class Change:
     Attributes:
         value: That the key has since; None where it was deleted, where its expiry alone was set, and after an addition
             whose caller asked for no old value.
-        revision: That the key has since; 0 where it was deleted.
+        revision: That the key has since; of a delete, its own; 0 where an expiry took the key away at once.
         expiry: UTC ns, 0 for none; None where it stayed as it was.
         sequence, index: Where the entry stands in its shard's log.
     """

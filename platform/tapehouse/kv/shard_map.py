@@ -58,9 +58,9 @@ async def settle_shards(first: ShardNode, wanted: int | None) -> int:
 
 
 async def own_first_slots(node: ShardNode, shards: int) -> None:
-    """Have a shard own the slots that it begins with, where it owns none yet, or slot 0 alone."""
+    """Have a shard own the slots that it begins with, where it never owned one, or slot 0 alone."""
     first, last = first_slots(node.shard, shards)
-    if not any(epoch > NOT_OURS for epoch in node.machine.epochs[max(first, 1) : last + 1]):
+    if all(epoch == NOT_OURS for epoch in node.machine.epochs[max(first, 1) : last + 1]):
         applied = await node.submit([encode_entry(_own(first, last))])
         check(applied.answers[0].status is Status.APPLIED, "slots were not given")
 

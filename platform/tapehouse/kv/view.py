@@ -167,13 +167,17 @@ class View:
 
     @property
     def epochs(self) -> list[int]:
-        """Of each slot; NOT_OURS for those that the shard does not own."""
+        """Of each slot; below 0 where the shard does not own it, see `reference.given`."""
         epochs: list[int] = self._epochs.tolist()
         return epochs
 
     def owns(self, slot: int) -> bool:
         """Whether the shard owns a slot."""
-        return self._epochs.item(slot) != NOT_OURS
+        return self._epochs.item(slot) >= 0
+
+    def epoch(self, slot: int) -> int:
+        """Of a slot, as in `epochs`."""
+        return self._epochs.item(slot)
 
     # Reading.
 
@@ -250,8 +254,10 @@ class View:
         """The rows of living keys, in no order; `after` None takes the empty key too."""
         found = np.empty(self._state.item(layout.KEYS), np.int64)
         after_bytes = -1 if after is None else len(after)
-        collect(self._rows, self._arena, self._state, found, prefix, len(prefix), after or b"", after_bytes, now)
-        return found[: self._state.item(layout.FOUND)]
+        count = collect(
+            self._rows, self._arena, self._state, found, prefix, len(prefix), after or b"", after_bytes, now
+        )
+        return found[:count]
 
     def _key(self, row: int) -> bytes:
         _, at, lengths = self._rows[row, :3].tolist()
