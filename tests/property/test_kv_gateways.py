@@ -171,7 +171,7 @@ async def check_day(day: Day) -> list[str]:
         elif not isinstance(call.error, TransientError) or times:
             wrong.append(f"{name} failed with {call.error!r} and stands {times} times")
     for gateway in day.gateways:
-        if gateway.nodes[0].machine.scan(b"") != views[-1].scan(b""):
+        if gateway.nodes[0].view.scan(b"") != views[-1].scan(b""):
             wrong.append("a view differs from the fold of its log")
     return wrong
 

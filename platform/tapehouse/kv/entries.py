@@ -178,6 +178,15 @@ def read_entries(body: bytes, count: int) -> list[Entry]:
     return entries
 
 
+def entry_at(body: bytes, index: int) -> Entry:
+    """One entry of a body that `read_entries` takes, by its place; it must not be a BATCH."""
+    at = 0
+    for _ in range(index):
+        at += int.from_bytes(body[at : at + 4], "little")
+    size = int.from_bytes(body[at : at + 4], "little")
+    return read_entries(body[at : at + size], 1)[0]
+
+
 def batch_count(entry: Entry) -> int:
     """How many entries a BATCH announces."""
     return int.from_bytes(entry.value, "little")
