@@ -33,9 +33,10 @@ from tapehouse.core.errors import (
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.tasks import cancel_all, hear
 from tapehouse.core.units import NS_PER_SECOND
-from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Answer, Entry, Op, Status, encode_entry, entry_frame
+from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Op, Status, encode_entry, entry_frame
 from tapehouse.kv.errors import OutcomeUnknownError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.view import ViewAnswer
 from tapehouse.log.port import Log
 
 Commit = Literal["each", "group"]
@@ -56,7 +57,7 @@ class Applied:
     """Where in the log a caller's entries stand, and what became of each."""
 
     sequence: int
-    answers: list[Answer]
+    answers: list[ViewAnswer]
 
 
 @dataclass(slots=True, eq=False)
@@ -186,14 +187,21 @@ class ShardWriter:
             self._news.set()
         return self._rides[-1].done
 
-    def applied(self, life: int, number: int, sequence: int, answers: list[Answer]) -> None:
-        """The view has applied a frame, whoever wrote it; who waits for it is answered.
+    @property
+    def queued_entries(self) -> int:
+        """How many entries wait for their frame."""
+        return self._queued_entries
 
-        Where it is ours, the view now holds all that was in the log when the frame was taken: `fresh_at` says when.
+    def waits_for(self, life: int, number: int) -> bool:
+        """Whether that frame is ours and unanswered: not one of a life that was given up, nor one that came twice."""
+        return life == self._life and number in self._flights
+
+    def applied(self, number: int, sequence: int, answers: list[ViewAnswer]) -> None:
+        """The view has applied a frame that it `waits_for`; who waits for it is answered.
+
+        The view now holds all that was in the log when the frame was taken: `fresh_at` says when.
         """
-        flight = self._flights.pop(number, None) if life == self._life else None
-        if flight is None:
-            return  # Another gateway's, a life that was given up, or a frame that was sent twice.
+        flight = self._flights.pop(number)
         status = answers[0].status
         check(status is not Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
