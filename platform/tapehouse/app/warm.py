@@ -1,9 +1,9 @@
 """Compile every kernel once, into the cache that all later processes load from.
 
 A small day goes through everything that is compiled: feeds, frames, books, engine with both kinds of strategies,
-pricing, projections. The two halves run in processes of their own, because Numba compiles on one core. Python's own
-bytecode is written too, where it is not there yet: without it (PYTHONDONTWRITEBYTECODE, a fresh checkout) every start
-compiles our sources again, for a tenth of a second.
+pricing, projections, the KV and its gateway. The two halves run in processes of their own, because Numba compiles on
+one core. Python's own bytecode is written too, where it is not there yet: without it (PYTHONDONTWRITEBYTECODE, a fresh
+checkout) every start compiles our sources again, for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ async def _engine() -> None:
 
 async def _readers() -> None:
     from tapehouse.app.book_keeper import BookKeeper
+    from tapehouse.app.kv_gateway import warm_kv
     from tapehouse.app.live import Logs, record
     from tapehouse.app.projector import Projector
     from tapehouse.core import SystemClock
@@ -129,6 +130,7 @@ async def _readers() -> None:
             path.write_text(text, encoding="ascii")
         check_lobster(pair)
         assert sum(len(cells) for cells in open_feed("lobster", pair).batches())
+    await warm_kv()
 
 
 if __name__ == "__main__":

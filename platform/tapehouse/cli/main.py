@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "books build": ("cmd_book:build", "Write the snapshots that make a book at any moment quick."),
     "kv get": ("cmd_kv:get", "Read a projection now or at any moment: positions, orders, prices, surface."),
     "kv build": ("cmd_kv:build", "Write the snapshots that make a projection at any moment quick."),
+    "kv serve": ("cmd_kv_serve:serve", "Serve the replicated KV to redis-cli, redis-py and any client of RESP."),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
     "analytics": ("cmd_analytics:analytics", "Measures of books and flows between them, a row an interval."),
     "bars": ("cmd_bars:bars", "Bars of trades by time, tick count, volume or money."),
@@ -66,7 +67,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS = {
     "feeds": "Market data: list and check formats, push into a ring, record live, serve a recording.",
     "books": "Snapshots of order books along a tape.",
-    "kv": "Projections as keys and values.",
+    "kv": "Keys and values: a desk's projections, and the replicated KV for Redis clients.",
     "parked": "Inputs that a desk could not understand or apply: list, show, replay, drop.",
     "dr": "Disaster recovery: back up, restore, verify.",
 }

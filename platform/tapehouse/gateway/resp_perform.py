@@ -7,7 +7,7 @@ of one kind go together, so that they share frames and barriers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -31,6 +31,10 @@ from tapehouse.gateway.resp_session import Asked, Together
 from tapehouse.gateway.resp_words import Refused
 from tapehouse.kv.client import Kv
 from tapehouse.kv.levels import Level, Session
+from tapehouse.kv.reference import Stored
+
+READ_KEYS_AT_ONCE = 256  # of one connection, whose values are in memory together
+READ_BYTES_MAX = 32 * 1024 * 1024  # of the values of one request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +61,10 @@ class Gateway:
             version: Of RESP.
         """
         for _, run in groupby(asked, key=lambda one: isinstance(one.request, Write | Together)):
-            together = list(run)
-            replies = await asyncio.gather(*(self._reply(one, version) for one in together))
-            for one, reply in zip(together, replies, strict=True):
-                yield one.number, reply
+            for together in _portions(list(run)):
+                replies = await asyncio.gather(*(self._reply(one, version) for one in together))
+                for one, reply in zip(together, replies, strict=True):
+                    yield one.number, reply
 
     async def _reply(self, asked: Asked, version: int) -> bytes:
         try:
@@ -74,7 +78,7 @@ class Gateway:
         request, level = asked.request, asked.level
         session = level if isinstance(level, Session) else None
         if isinstance(request, Read):
-            found = await asyncio.gather(*(self.kv.get(key, level) for key in request.keys))
+            found = await self._read(request.keys, level)
             return read_reply(request, found, self.clock.time_ns(), version)
         if isinstance(request, Write):
             return await self._write(request, session, version)
@@ -90,6 +94,18 @@ class Gateway:
         if COMMANDS[request.command - 1].name == "DBSIZE":
             return integer(self.keys())
         return verbatim(self.info(), version)
+
+    async def _read(self, keys: list[bytes], level: Level) -> list[Stored | None]:
+        found: list[Stored | None] = []
+        size = 0
+        for first in range(0, len(keys), READ_KEYS_AT_ONCE):
+            portion = keys[first : first + READ_KEYS_AT_ONCE]
+            rows = await asyncio.gather(*(self.kv.get(key, level) for key in portion))
+            size += sum(len(row.value) for row in rows if row)
+            if size > READ_BYTES_MAX:
+                raise Refused(f"ERR the values have more than {READ_BYTES_MAX} bytes: ask for fewer keys at once")
+            found += rows
+        return found
 
     async def _write(self, write: Write, session: Session | None, version: int) -> bytes:
         """Several keys go to their shards at once; where one fails, the others are waited for all the same."""
@@ -113,3 +129,14 @@ class Gateway:
         keys = [key for key, _ in rows if scan.pattern is None or scan.pattern.matches(key)]
         cursor = self.cursors.give(rows[-1][0]) if len(rows) == scan.limit else 0
         return value([b"%d" % cursor, keys], version)
+
+
+def _portions(run: list[Asked]) -> Iterator[list[Asked]]:
+    """A run of requests in parts that read READ_KEYS_AT_ONCE keys each; what reads none goes with those before it."""
+    first = keys = 0
+    for place, one in enumerate(run):
+        keys += len(one.request.keys) if isinstance(one.request, Read) else 0
+        if keys > READ_KEYS_AT_ONCE and place > first:
+            yield run[first:place]
+            first, keys = place, len(one.request.keys) if isinstance(one.request, Read) else 0
+    yield run[first:]

@@ -169,6 +169,16 @@ class RespSession:
         """Bytes of answers that the client has not taken."""
         return self._owed
 
+    @property
+    def memory(self) -> int:
+        """Bytes that are kept for this client: what it sent and is not answered, and answers that it has not taken."""
+        return self._held + self._asked_bytes + self._owed + (0 if self._batch is None else self._batch_bytes)
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were, answered or not."""
+        return self._first + len(self._replies)
+
     # Requests.
 
     def feed(self, data: bytes, now: int) -> list[Asked]:
