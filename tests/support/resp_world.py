@@ -1,0 +1,63 @@
+"""A RESP connection to a KV in memory, as a test talks to it: bytes in, all replies out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tapehouse.gateway.resp_parse import Rows
+from tapehouse.gateway.resp_perform import Gateway
+from tapehouse.gateway.resp_scan import Cursors
+from tapehouse.gateway.resp_session import RespSession
+from tapehouse.kv.client import Kv
+from tapehouse.kv.requests import RESERVED
+from tests.support.kv_world import StillClock
+
+_ROWS = Rows()
+
+
+def array(*words: bytes) -> bytes:
+    """A request as clients write it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+class Talk:
+    """One connection; `rebalanced` is what REBALANCE was asked for."""
+
+    def __init__(self, kv: Kv, clock: StillClock, **options: Any) -> None:
+        self.clock = clock
+        self.rebalanced: list[int] = []
+        self.session = RespSession(_ROWS, identity=1, **options)
+        self.gateway = Gateway(
+            kv=kv, clock=clock, cursors=Cursors(), info=lambda: "# Server\r\nredis_version:7.0.0\r\n",
+            keys=self._keys, rebalance=self._rebalance,
+        )  # fmt: skip
+
+    def _keys(self) -> int:
+        """Counted by hand: a scan goes on after a key, so it never shows the empty one."""
+        machines: list[Any] = [node.machine for node in self.gateway.kv.nodes]
+        return sum(
+            not key.startswith(RESERVED) and machine.get(key) is not None
+            for machine in machines
+            for key in machine.rows
+        )
+
+    async def _rebalance(self, shards: int) -> None:
+        self.rebalanced.append(shards)
+
+    async def say(self, data: bytes) -> bytes:
+        """The replies to what is sent; what is left unanswered is a failure."""
+        told = b""
+        asked = self.session.feed(data, self.clock.time_ns())
+        while True:
+            async for number, reply in self.gateway.perform(asked, self.session.version):
+                self.session.answer(number, reply)
+            replies = b"".join(self.session.take_replies())
+            self.session.sent(len(replies))
+            told += replies
+            if self.session.wants_data or self.session.is_done:
+                return told
+            asked = self.session.feed(b"", self.clock.time_ns())
+
+    async def ask(self, line: str) -> bytes:
+        """The reply to a plain line."""
+        return await self.say(line.encode() + b"\r\n")
