@@ -171,8 +171,8 @@ async def test_readers_that_join_a_barrier_in_flight_are_caught(
     good = ShardWriter.barrier
 
     def bad(self: ShardWriter) -> asyncio.Future[int]:
-        riding = [ride for flight in self._flights.values() for ride in flight.rides if not ride.done.done()]
-        return riding[0].done if riding else good(self)
+        riding = [ride for flight in self._flights.values() for ride in flight.rides]
+        return riding[0].join() if riding else good(self)
 
     monkeypatch.setattr(ShardWriter, "barrier", bad)
     path = tmp_path / "kv.jsonl"

@@ -240,7 +240,7 @@ async def test_a_reader_that_joins_a_barrier_in_flight_is_caught(
 
         def bad(self: ShardWriter) -> asyncio.Future[int]:
             riding = [ride for flight in self._flights.values() for ride in flight.rides]
-            return riding[-1].done if riding else good(self)
+            return riding[-1].join() if riding else good(self)
 
         monkeypatch.setattr(ShardWriter, "barrier", bad)
     day.ask(0, "linearizable", KEYS[0])

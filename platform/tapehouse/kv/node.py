@@ -116,7 +116,7 @@ class ShardNode:
         await self.wait_for(self._extent.last)  # However long that takes: a barrier has but the patience of a caller.
         joined = self._writer.barrier()
         self._writer.start()  # Its first frame is that barrier.
-        await asyncio.shield(joined)
+        await joined
 
     async def close(self) -> None:
         """Stop; who still waits is told so. The view's snapshot is written, where one is kept."""
@@ -164,7 +164,7 @@ class ShardNode:
     async def barrier(self) -> int:
         """Wait until the view has applied all that anyone was answered before this call; where it stands then."""
         self._require()
-        return await asyncio.shield(self._wrote.barrier())
+        return await self._wrote.barrier()
 
     async def reach(self, level: Level) -> None:
         """Wait until the view may be read at a level.

@@ -42,6 +42,7 @@ from tapehouse.log.port import Log
 Commit = Literal["each", "group"]
 
 QUEUE_ENTRIES_MAX = 65_536  # that wait for their frame; more are refused
+RIDERS_MAX = 65_536  # readers who wait for one frame
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 FRAMES_AHEAD_MAX = 8  # acknowledged by the log and not yet applied by the view
 APPEND_ATTEMPTS_MAX = 10_000_000  # of one frame: a month and more; callers lose patience long before
@@ -73,10 +74,22 @@ class _Submission:
 
 @dataclass(slots=True, eq=False)
 class _Ride:
-    """Readers who wait for the same frame; `done` gives its sequence."""
+    """Readers who wait for the same frame, each with a future of its own that gives its sequence."""
 
     deadline: int
-    done: asyncio.Future[int]
+    waiting: list[asyncio.Future[int]] = field(default_factory=list)
+
+    def join(self) -> asyncio.Future[int]:
+        """One more reader.
+
+        Raises:
+            BusyError: RIDERS_MAX wait for this frame.
+        """
+        if len(self.waiting) >= RIDERS_MAX:
+            raise BusyError(f"{RIDERS_MAX} readers wait for one frame", hint="ask again in a moment")
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.waiting.append(done)
+        return done
 
 
 @dataclass(slots=True, eq=False)
@@ -177,15 +190,16 @@ class ShardWriter:
     def barrier(self) -> asyncio.Future[int]:
         """Join the next frame, never one that was taken; its sequence, once the view has applied it.
 
-        The future is shared by all who wait for that frame: shield it. It raises BusUnavailableError where no frame
-        came through within the patience of who joined it first.
+        The future raises BusUnavailableError where no frame came through within the patience of who joined it first.
+
+        Raises:
+            BusyError: RIDERS_MAX wait for this frame.
         """
         self._require()
         if not self._rides:
-            done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._rides.append(_Ride(self._clock.monotonic_ns() + self._patience_ns, done))
+            self._rides.append(_Ride(self._clock.monotonic_ns() + self._patience_ns))
             self._news.set()
-        return self._rides[-1].done
+        return self._rides[-1].join()
 
     @property
     def queued_entries(self) -> int:
@@ -207,8 +221,9 @@ class ShardWriter:
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
         _settle(flight)
         for ride in flight.rides:
-            if not ride.done.done():
-                ride.done.set_result(sequence)
+            for reader in ride.waiting:
+                if not reader.done():
+                    reader.set_result(sequence)
         if status is Status.OUT_OF_TURN:
             self._lose_turn(flight)
         else:
@@ -227,7 +242,9 @@ class ShardWriter:
             _settle(flight)
             self._tell_unknown(flight.submissions, error)
         rides = [ride for flight in self._flights.values() for ride in flight.rides] + self._rides
-        waiting: list[asyncio.Future[Applied] | asyncio.Future[int]] = [ride.done for ride in rides]
+        waiting: list[asyncio.Future[Applied] | asyncio.Future[int]] = [
+            reader for ride in rides for reader in ride.waiting
+        ]
         waiting += [submission.done for submission in self._queue]
         for done in waiting:
             _tell(done, error)
@@ -390,8 +407,9 @@ class ShardWriter:
                 self._tell_unknown([each for each in flight.submissions if each.deadline <= now], late)
             for ride in [ride for flight in self._flights.values() for ride in flight.rides] + self._rides:
                 if ride.deadline <= now:
-                    _tell(ride.done, late)
-            self._rides = [ride for ride in self._rides if not ride.done.done()]
+                    for reader in ride.waiting:
+                        _tell(reader, late)
+            self._rides = [ride for ride in self._rides if ride.deadline > now]
 
     def _tell_unknown(self, submissions: list[_Submission], reason: TapehouseError) -> None:
         for submission in submissions:

@@ -312,7 +312,10 @@ class View:
 
     def answers(self, rows: Any) -> list[ViewAnswer]:
         """What `apply` returned, as values that last."""
-        return [self._answer(row) for row in rows.tolist()]
+        if rows[:, layout.OLD_BYTES].max(initial=-1) >= 0:
+            return [self._answer(row) for row in rows.tolist()]
+        statuses, revisions = rows[:, : layout.OLD_BYTES].T.tolist()
+        return list(map(ViewAnswer, map(_STATUSES.__getitem__, statuses), revisions))
 
     def _answer(self, row: list[int]) -> ViewAnswer:
         status, revision, size, at = row[: layout.ENTRY_AT]
