@@ -14,6 +14,7 @@ import pytest
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, MissingError
 from tapehouse.kv.entries import Entry, Op, encode_entry
+from tapehouse.kv.reference import given
 from tapehouse.kv.snapshot import HEADER_BYTES, read_snapshot, write_snapshot
 from tapehouse.kv.view import BudgetError, Evicted, View
 from tests.support.kv_streams import ALL_SLOTS, Pair, run_stream, tiny_view
@@ -44,8 +45,20 @@ def golden_pair() -> Pair:
     return pair
 
 
+def given_pair() -> Pair:
+    """The same, and slots that were given away."""
+    pair = golden_pair()
+    pair.give_away(5, 5)
+    pair.give_away(100, 16_000)
+    return pair
+
+
+PAIRS = {NAME: golden_pair, "kv-snapshot-v2": given_pair}
+
+
 def meaning(view: View) -> dict[str, Any]:
     """What a view holds, ready for JSON."""
+    away = [slot for slot, epoch in enumerate(view.epochs) if epoch == given(1)]
     rows = {}
     for key, held in [(b"", view.get(b"")), *view.scan(b"")]:
         assert held is not None
@@ -54,19 +67,22 @@ def meaning(view: View) -> dict[str, Any]:
     return {
         "sequence": view.sequence, "now": view.now, "owned": sum(epoch == 1 for epoch in view.epochs),
         "writers": {str(writer): list(last) for writer, last in sorted(view.writers.items())}, "rows": rows,
+        **({"given away": [min(away), max(away), len(away)]} if away else {}),
     }  # fmt: skip
 
 
-def test_the_committed_file_is_read() -> None:
-    view = read_snapshot(FOLDER / f"{NAME}.bin", LOG_ID, tiny_view)
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_committed_file_is_read(name: str) -> None:
+    view = read_snapshot(FOLDER / f"{name}.bin", LOG_ID, tiny_view)
     found = meaning(view)
-    assert found == json.loads((FOLDER / f"{NAME}.json").read_text())
+    assert found == json.loads((FOLDER / f"{name}.json").read_text())
     assert view.metrics().evicted_keys > 0
 
 
-def test_equal_states_have_the_committed_bytes(tmp_path: Path) -> None:
-    write_snapshot(tmp_path / "view", golden_pair().view, LOG_ID)
-    assert (tmp_path / "view").read_bytes() == (FOLDER / f"{NAME}.bin").read_bytes()
+@pytest.mark.parametrize("name", PAIRS)
+def test_equal_states_have_the_committed_bytes(name: str, tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "view", PAIRS[name]().view, LOG_ID)
+    assert (tmp_path / "view").read_bytes() == (FOLDER / f"{name}.bin").read_bytes()
 
 
 def test_a_view_goes_on_from_its_snapshot(tmp_path: Path) -> None:
@@ -112,9 +128,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "view").write_bytes(whole)
     with pytest.raises(IntegrityError, match=r"chunk 1 is damaged \(put the file aside"):
         read_snapshot(tmp_path / "view", LOG_ID, tiny_view)
-    whole[4] = 2
+    whole[4] = 3
     (tmp_path / "view").write_bytes(whole)
-    with pytest.raises(DecodeError, match="version 2 is unknown"):
+    with pytest.raises(DecodeError, match="version 3 is unknown"):
         read_snapshot(tmp_path / "view", LOG_ID, tiny_view)
     with pytest.raises(IntegrityError, match="another branch"):
         read_snapshot(FOLDER / f"{NAME}.bin", bytes(16), tiny_view)
@@ -147,9 +163,10 @@ def test_keys_beyond_the_budget_stop_the_view_and_name_the_setting() -> None:
 
 def main() -> None:
     """Write the files, where there are none."""
-    path = FOLDER / f"{NAME}.bin"
+    name = list(PAIRS)[-1]
+    path = FOLDER / f"{name}.bin"
     assert not path.exists(), "golden files are never rewritten"
-    view = golden_pair().view
+    view = PAIRS[name]().view
     write_snapshot(path, view, LOG_ID)
     path.with_suffix(".json").write_text(json.dumps(meaning(view), indent=1) + "\n")
     print(path, path.stat().st_size, HEADER_BYTES)

@@ -12,7 +12,7 @@ from tapehouse.core.errors import DecodeError
 from tapehouse.kv import layout
 from tapehouse.kv.entries import Entry, Op, encode_entry, read_entries
 from tapehouse.kv.view import View
-from tests.support.kv_streams import ALL_SLOTS, DiffersError, Pair, check_accounts, run_stream, tiny_view
+from tests.support.kv_streams import ALL_SLOTS, DiffersError, Pair, check_accounts, own, run_stream, tiny_view
 
 SEEDS = st.integers(0, 2**64 - 1)
 MASKS = st.sampled_from(((1 << 63) - 1, 0xFFFF, 0xFF << 55, 6, 0))  # all bits, the last, the first, hardly any, none
@@ -102,7 +102,7 @@ def fed_pair(seed: int) -> Pair:
     pair = Pair(tiny_view(seed=seed))
     run_stream(Random(seed), pair, frames=20, keys=10, value_bytes=60)
     put = [Entry(op=Op.PUT, key=b"last", value=b"a value")]
-    pair.feed([ALL_SLOTS, *put], writer=7, number=1, time=1000)
+    pair.feed([own(0, 16_383, 9), *put], writer=7, number=1, time=1000)
     return pair
 
 

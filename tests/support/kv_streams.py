@@ -7,7 +7,7 @@ from typing import Any
 
 from tapehouse.core.errors import InvariantError
 from tapehouse.kv.entries import Answer, Entry, Op, encode_entry, read_entries, slots_value
-from tapehouse.kv.reference import ReferenceView, Stored
+from tapehouse.kv.reference import ReferenceView, Stored, given
 from tapehouse.kv.view import Evicted, View, ViewAnswer
 
 ALL_SLOTS = Entry(op=Op.OWN, value=slots_value(0, 16_383, 1))
@@ -53,6 +53,15 @@ class Pair:
         expected = self.oracle.apply(read_entries(b"".join(map(encode_entry, entries)), len(entries)), **place)
         answers = self.view.answers(self.view.apply(memoryview(body), len(entries), **place))
         self._same("answers", [self._plain(answer) for answer in answers], expected)
+
+    def give_away(self, first: int, last: int) -> None:
+        """Have both give away the slots of a run that they own."""
+        for slot in range(first, last + 1):
+            if self.oracle.epochs[slot] >= 0:
+                self.oracle.epochs[slot] = given(self.oracle.epochs[slot])
+        self.view.set_machine(
+            now=self.oracle.now, sequence=self.sequence, epochs=self.oracle.epochs, writers=self.oracle.writers
+        )
 
     def value_of(self, evicted: Evicted) -> bytes:
         """What the log says."""
@@ -149,9 +158,22 @@ def random_frame(rng: Random, keys: list[bytes], value_bytes: int, now: int, ent
             chosen = rng.sample(tagged, min(size, len(tagged))) if rng.random() < 0.9 else rng.choices(tagged, k=size)
             frame.append(Entry(op=Op.BATCH, value=len(chosen).to_bytes(4, "little")))
             frame += [random_entry(rng, [key], value_bytes, now) for key in chosen]
+        elif rng.random() < 0.05:
+            frame.append(own(*random_slots(rng), rng.randrange(5)))
         else:
             frame.append(random_entry(rng, keys, value_bytes, now))
     return frame
+
+
+def own(first: int, last: int, epoch: int) -> Entry:
+    """The shard owns slots."""
+    return Entry(op=Op.OWN, value=slots_value(first, last, epoch))
+
+
+def random_slots(rng: Random) -> tuple[int, int]:
+    """The first and the last slot of a run."""
+    first, last = sorted((rng.randrange(16_384), rng.randrange(16_384)))
+    return first, last
 
 
 def random_keys(rng: Random, count: int) -> list[bytes]:
@@ -183,6 +205,8 @@ def run_stream(rng: Random, pair: Pair, *, frames: int, keys: int, value_bytes: 
                 Entry(op=Op.PUT, key=rng.choice(names), value=rng.randbytes(value_bytes)) for _ in range(long_values)
             ]
             pair.feed(puts, writer=8, number=number, time=now)
+        if rng.random() < 0.1:
+            pair.give_away(*random_slots(rng))
         for key in rng.sample(names, 3):
             pair.read(key, now + rng.randrange(-3, 10), restore=rng.random() < 0.5)
         if rng.random() < 0.2:

@@ -19,6 +19,7 @@ from tapehouse.log.port import Log
 FAULTS = ("fine", "lost", "unheard", "late", "refused")
 TURNS = 60  # of the event loop, until nobody has anything left to do
 ROUNDS_MAX = 2_000
+BUDGET_BYTES = 64 << 20
 START_NS = 1_700_000_000 * NS_PER_SECOND
 
 
@@ -156,6 +157,7 @@ async def open_kv(*logs: Log, clock: StillClock, shards: int | None = None, **op
     async def open_log(shard: int) -> Log:
         return logs[shard]
 
+    options = {"budget_bytes": BUDGET_BYTES} | options
     return await Kv.open(
         open_log, new_life=new_life, clock=clock, shards=len(logs) if shards is None else shards, **options
     )

@@ -34,12 +34,9 @@ class Talk:
 
     def _keys(self) -> int:
         """Counted by hand: a scan goes on after a key, so it never shows the empty one."""
-        machines: list[Any] = [node.machine for node in self.gateway.kv.nodes]
-        return sum(
-            not key.startswith(RESERVED) and machine.get(key) is not None
-            for machine in machines
-            for key in machine.rows
-        )
+        views = [node.view for node in self.gateway.kv.nodes]
+        named = sum(not key.startswith(RESERVED) for view in views for key, _ in view.scan(b""))
+        return named + sum(view.get(b"") is not None for view in views)
 
     async def _rebalance(self, shards: int) -> None:
         self.rebalanced.append(shards)

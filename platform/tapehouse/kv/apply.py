@@ -90,6 +90,12 @@ def _judge(rows: Array, arena: Array, state: Array, body: Array, at: Int, row: I
 
 
 @kernel(inline=True)
+def _revision(state: Array, slot: Int, index: Int) -> Any:
+    """Of the change that the entry at `index` makes."""
+    return state[EPOCHS_FROM + slot] << EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
+
+
+@kernel(inline=True)
 def place_value(
     rows: Array, directory: Array, arena: Array, state: Array,
     hashed: Int, row: Int, key: Array, key_at: Int, key_bytes: Int, value_bytes: Int, location: Int, in_place: Int,
@@ -156,16 +162,18 @@ def _store(
     else:
         copy_bytes(arena, value_at, body, key_at + key_bytes, value_bytes)
     rows[row, EXPIRY] = expiry
-    rows[row, REVISION] = state[EPOCHS_FROM + slot] << EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
+    rows[row, REVISION] = _revision(state, slot, index)
     return rows[row, REVISION]
 
 
 @kernel()
 def _own(state: Array, value: Int) -> None:
-    """Own the slots of a run in an epoch; those that are owned stay as they are."""
+    """Own the slots of a run that are not owned and never were in this epoch or a later one; see `reference.given`."""
+    epoch = value >> 32 & 0xFFFF_FFFF
     for slot in range(value & 0xFFFF, (value >> 16 & 0xFFFF) + 1):
-        if state[EPOCHS_FROM + slot] < 0:
-            state[EPOCHS_FROM + slot] = value >> 32 & 0xFFFF_FFFF
+        held = state[EPOCHS_FROM + slot]
+        if held < 0 and epoch > -2 - held:
+            state[EPOCHS_FROM + slot] = epoch
 
 
 @kernel(inline=True)
@@ -201,7 +209,7 @@ def _apply_keyed(
     if op == DELETE:
         account(rows, state, row, -1)
         remove(rows, state, row)
-        answers[index, ANSWERED_REVISION] = 0
+        answers[index, ANSWERED_REVISION] = _revision(state, slot, index)
     elif op == EXPIRE:
         rows[row, EXPIRY] = word_at(body, at + 16)
         if not is_living(rows, row, state[NOW]):
@@ -271,8 +279,7 @@ def _apply_batch(
         return True
     at = answers[index + 1, ENTRY_AT]
     slot = slot_at(body, at + ENTRY_BYTES, key_bytes_of(word_at(body, at)))
-    own = state[EPOCHS_FROM + slot] << EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
-    answer(answers, index, APPLIED, own)
+    answer(answers, index, APPLIED, _revision(state, slot, index))
     for each in range(index + 1, index + 1 + count):
         if not _apply_keyed(rows, directory, arena, state, answers, body, each, in_place):
             return False

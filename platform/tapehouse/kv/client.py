@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import DataError, UsageError
+from tapehouse.core.errors import DataError, InvariantError, TransientError, UsageError
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv import requests
@@ -16,13 +17,15 @@ from tapehouse.kv.errors import NotServedHereError
 from tapehouse.kv.faults import Faults, delay
 from tapehouse.kv.history import Version, read_history
 from tapehouse.kv.levels import EVENTUAL, Level, Linearizable, Session
-from tapehouse.kv.node import Machine, ShardNode
+from tapehouse.kv.measures import ShardMeasures
+from tapehouse.kv.node import ShardNode
 from tapehouse.kv.recent import Change, sum_of
-from tapehouse.kv.reference import NOT_OURS, ReferenceView, Stored
+from tapehouse.kv.reference import Stored
 from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
 from tapehouse.kv.shard_map import ShardMap, own_first_slots, settle_shards
 from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit
 from tapehouse.kv.slots import slot_of
+from tapehouse.kv.view import BUDGET_BYTES, Evicted, View, ViewAnswer
 from tapehouse.kv.watching import watch_nodes
 from tapehouse.log.port import Log
 
@@ -60,7 +63,8 @@ class Kv:
         new_life: Callable[[], int],
         clock: Clock,
         shards: int | None = None,
-        machine: Callable[[int], Machine] | None = None,
+        budget_bytes: int = BUDGET_BYTES,
+        snapshots: Path | None = None,
         commit: Commit = "group",
         patience_ns: int = PATIENCE_NS,
         faults: Faults | None = None,
@@ -72,15 +76,20 @@ class Kv:
             open_log: A shard's log by its number.
             new_life: Makes an identity that no other life of any gateway has, not 0.
             shards: How many a new KV is to have; None for one that is there.
-            machine: A shard's view, fresh or restored; the slow reference by default.
+            budget_bytes: Of memory for each shard's view; beyond it values are evicted and read from the log again.
+            snapshots: A directory of this gateway's own where each view is kept, so that the next `open` need not
+                fold the logs from their start; one that is damaged is put aside (`node.keeper.refused` says why).
 
         Raises:
-            UsageError: The KV has another number of shards, or it is new and none was given.
+            UsageError: The KV has another number of shards, or it is new and none was given; or the budget is small.
+            BudgetError: A shard's keys are too many for the budget.
         """
 
         async def open_node(shard: int, stack: AsyncExitStack) -> ShardNode:
+            log, seed = await open_log(shard), new_life()
             node = ShardNode(
-                shard, await open_log(shard), machine(shard) if machine else ReferenceView(), new_life=new_life,
+                shard, log, lambda: View(budget_bytes=budget_bytes, seed=seed),
+                snapshot=snapshots / f"{log.name}.view" if snapshots else None, new_life=new_life,
                 clock=clock, commit=commit, patience_ns=patience_ns, faults=faults, metrics=metrics,
             )  # fmt: skip
             stack.push_async_callback(node.close)
@@ -197,7 +206,7 @@ class Kv:
         node = await self._reached(slot, level)
         if isinstance(level, Session):
             level.note(node.token(slot))
-        return node.machine.get(key, self._reader_time(level))
+        return await node.get(key, self._reader_time(level))
 
     async def scan(
         self, prefix: bytes = b"", level: Level = EVENTUAL, *, after: bytes = b"", limit: int = SCAN_LIMIT
@@ -218,7 +227,7 @@ class Kv:
             rows = self._scan_node(node, prefix, after, limit, now)
             if isinstance(level, Session):
                 level.note(node.token())
-            found += rows
+            found += await node.stored(rows)
         return sorted(found, key=lambda row: row[0])[:limit]
 
     def watch(self, prefix: bytes, after: int | Session | None = None) -> AsyncIterator[Change]:
@@ -243,7 +252,17 @@ class Kv:
         through = node.applied
         return await read_history(node.log, await node.log.extent(), key, through=through, limit=limit)
 
+    async def measure(self) -> list[ShardMeasures]:
+        """What each shard holds and did; how far it is behind is asked of the broker, None where that is away."""
+        return [node.measure(await self._last(node)) for node in self.nodes]
+
     # Within.
+
+    async def _last(self, node: ShardNode) -> int | None:
+        try:
+            return (await node.log.extent()).last
+        except TransientError:
+            return None
 
     def _expiry(self, ttl_s: float | None) -> int:
         return requests.expiry_after(ttl_s, self._clock.time_ns())
@@ -254,17 +273,13 @@ class Kv:
 
     def _scan_node(
         self, node: ShardNode, prefix: bytes, after: bytes, limit: int, now: int | None
-    ) -> list[tuple[bytes, Stored]]:
-        """A node's living keys of slots that it owns, in pages, as some may have expired by the reader's clock."""
-        found: list[tuple[bytes, Stored]] = []
+    ) -> list[tuple[bytes, Stored | Evicted]]:
+        """A node's living keys of slots that it owns, of one moment; in pages, as some may be left out."""
+        found: list[tuple[bytes, Stored | Evicted]] = []
         while len(found) < limit:
-            page = node.machine.scan(prefix, after=after, limit=limit)
+            page = node.view.scan(prefix, after=after, limit=limit, now=now)
             found += [
-                (key, row)
-                for key, row in page
-                if not key.startswith(RESERVED)
-                and not (now is not None and row.expiry and row.expiry <= now)
-                and self._map.node(slot_of(key)) is node
+                (key, row) for key, row in page if not key.startswith(RESERVED) and self._map.node(slot_of(key)) is node
             ]
             if len(page) < limit:
                 break
@@ -276,7 +291,7 @@ class Kv:
         bodies = [encode_entry(entry) for entry in entries]
         for _ in range(ROUTE_ATTEMPTS_MAX):
             node = self._map.node(slot)
-            applied = await node.submit(bodies)
+            applied = await node.write(bodies)
             if not any(answer.status in _MOVING for answer in applied.answers):
                 return node, applied
             await self._look_again()
@@ -287,7 +302,7 @@ class Kv:
         for _ in range(ROUTE_ATTEMPTS_MAX):
             node = self._map.node(slot)
             await node.reach(level)
-            if node.machine.epochs[slot] > NOT_OURS and self._map.node(slot) is node:
+            if node.view.owns(slot) and self._map.node(slot) is node:
                 return node
             await self._look_again()
         raise self._not_served(slot)
@@ -302,6 +317,9 @@ class Kv:
         )
 
 
-def _outcome(node: ShardNode, slot: int, sequence: int, answer: Answer) -> Outcome:
-    epoch = revision_parts(answer.revision)[0] if answer.revision else max(node.machine.epochs[slot], 0)
-    return Outcome(status=answer.status, revision=answer.revision, old=answer.old, token=node.token_at(sequence, epoch))
+def _outcome(node: ShardNode, slot: int, sequence: int, answer: ViewAnswer) -> Outcome:
+    old = answer.old
+    if isinstance(old, Evicted):
+        raise InvariantError("an old value was not read")
+    epoch = revision_parts(answer.revision)[0] if answer.revision else max(node.view.epoch(slot), 0)
+    return Outcome(status=answer.status, revision=answer.revision, old=old, token=node.token_at(sequence, epoch))

@@ -92,7 +92,8 @@ class Entry:
 class Answer:
     """What became of an entry.
 
-    `revision` is the one that the key has now: of this entry where it was applied, 0 where there is no such key.
+    `revision` is the one that the key has now: of this entry where it was applied, 0 where there is no such key. A
+    DELETE that was applied is answered with its own, which the key never has.
     `old` is what RETURN_OLD asked for: the value before, None where there was none.
     """
 
@@ -175,6 +176,15 @@ def read_entries(body: bytes, count: int) -> list[Entry]:
         if entry.op is Op.BATCH and not 0 < batch_count(entry) < count - place:
             raise DecodeError(f"a batch of {batch_count(entry)} entries, {count - place - 1} follow")
     return entries
+
+
+def entry_at(body: bytes, index: int) -> Entry:
+    """One entry of a body that `read_entries` takes, by its place; it must not be a BATCH."""
+    at = 0
+    for _ in range(index):
+        at += int.from_bytes(body[at : at + 4], "little")
+    size = int.from_bytes(body[at : at + 4], "little")
+    return read_entries(body[at : at + size], 1)[0]
 
 
 def batch_count(entry: Entry) -> int:

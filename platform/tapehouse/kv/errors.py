@@ -9,6 +9,10 @@ class OutcomeUnknownError(TapehouseError):
     """A write was sent and nobody knows what became of it: it may or may not have been applied. Read, then decide."""
 
 
+class OldValueError(TapehouseError):
+    """A write has its outcome, which the text tells; the old value that it asked for cannot be read."""
+
+
 class CrossSlotError(UsageError):
     """The keys of one batch belong to several slots."""
 

@@ -69,8 +69,7 @@ HASH_BITS = 63
     SWEEP_AT,
     SWEPT,
     ERROR_AT,
-    FOUND,  # rows that the last `collect` found
-) = range(35)
+) = range(34)
 EPOCHS_FROM = 64
 ACCOUNTS_FROM = EPOCHS_FROM + SLOTS  # of the arena's segments, ACCOUNT_WORDS each
 ACCOUNT_WORDS = 4

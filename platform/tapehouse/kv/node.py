@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import (
@@ -24,51 +27,35 @@ from tapehouse.core.errors import (
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.tasks import cancel_all
 from tapehouse.core.units import NS_PER_SECOND
-from tapehouse.kv.entries import Answer, Entry, open_entry_frame, read_entries
-from tapehouse.kv.errors import OtherBranchError, StaleError
+from tapehouse.kv import layout
+from tapehouse.kv.entries import Status, open_entry_frame, read_entries
+from tapehouse.kv.errors import OldValueError, OtherBranchError, StaleError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.keeping import SnapshotKeeper
 from tapehouse.kv.levels import Eventual, Level, Session, Token
+from tapehouse.kv.measures import ShardMeasures
+from tapehouse.kv.patience import within
 from tapehouse.kv.recent import Recent
-from tapehouse.kv.reference import Stored
+from tapehouse.kv.reference import INTEGER_DIGITS_MAX, Stored
+from tapehouse.kv.refetch import LogValues
 from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit, ShardWriter
+from tapehouse.kv.view import BudgetError, Evicted, View
 from tapehouse.log.port import Extent, Log, Message
 
 WAITERS_MAX = 65_536  # readers who wait for a sequence
 READ_PAUSE_NS = NS_PER_SECOND // 4  # before a reader that failed is opened again
+SWEEP_ROWS = 256  # that are looked at for expired keys with each frame
+VALUES_AT_ONCE = 256  # evicted values of one scan that are in memory as whole frames
+NO_ANSWERS = np.empty((0, 2), np.int64)
 FRESH_EARLY = 2  # a view that is older than this part of what is allowed is refreshed before anyone must wait
-
-
-class Machine(Protocol):
-    """The KV machine of one shard; `reference.ReferenceView` is the slow one."""
-
-    @property
-    def sequence(self) -> int:
-        """Of the last frame that was applied."""
-        ...
-
-    @property
-    def epochs(self) -> Sequence[int]:
-        """Of each slot; below 0 where the shard does not own it."""
-        ...
-
-    def get(self, key: bytes, now: int | None = None) -> Stored | None:
-        """What a key holds."""
-        ...
-
-    def scan(self, prefix: bytes, *, after: bytes = b"", limit: int = 0) -> list[tuple[bytes, Stored]]:
-        """Keys by prefix."""
-        ...
-
-    def apply(self, entries: list[Entry], *, writer: int, number: int, time: int, sequence: int) -> list[Answer]:
-        """Apply the entries of one frame; an answer for each."""
-        ...
 
 
 class ShardNode:
     """A view of one shard and a writer beside it; `open` it, and `close` it at last.
 
     Args:
-        machine: As it was at its `sequence`: fresh, or restored from a snapshot.
+        make_view: A new view of the shard.
+        snapshot: The file of the view's local snapshot; None where none is kept.
         new_life, clock, commit, patience_ns, faults: As the writer takes them.
     """
 
@@ -76,8 +63,9 @@ class ShardNode:
         self,
         shard: int,
         log: Log,
-        machine: Machine,
+        make_view: Callable[[], View],
         *,
+        snapshot: Path | None = None,
         new_life: Callable[[], int],
         clock: Clock,
         commit: Commit = "group",
@@ -87,10 +75,14 @@ class ShardNode:
     ) -> None:
         self.shard = shard
         self.log = log
-        self.machine = machine
-        self.applied = machine.sequence  # the last sequence that was taken
+        self.view = make_view()
+        self.applied = 0  # the last sequence that was taken
         self.metrics = metrics or Metrics()
-        self.recent = Recent(shard, sequence=self.applied)
+        self.recent = Recent(shard, sequence=0)
+        self.keeper = SnapshotKeeper(snapshot, metrics=self.metrics)
+        self._make_view = make_view
+        self._values: LogValues | None = None
+        self._counts = dict.fromkeys(("frames", "entries", "repeated_frames", "refused_frames"), 0)
         self._new_life = new_life
         self._clock = clock
         self._commit: Commit = commit
@@ -112,6 +104,10 @@ class ShardNode:
             DecodeError, GapError: The log cannot be read; the sequence is named.
         """
         self._extent = await self.log.extent()
+        self._values = LogValues(self.log, log_id_at=self._extent.log_id_at, metrics=self.metrics)
+        self.view = await self.keeper.restore(self._extent, self._make_view) or self.view
+        self.applied = self.view.sequence
+        self.recent = Recent(self.shard, sequence=self.applied)
         self._writer = ShardWriter(
             self.log, log_id=self._extent.log_id, new_life=self._new_life, clock=self._clock, commit=self._commit,
             patience_ns=self._patience_ns, faults=self._faults, metrics=self.metrics,
@@ -120,29 +116,55 @@ class ShardNode:
         await self.wait_for(self._extent.last)  # However long that takes: a barrier has but the patience of a caller.
         joined = self._writer.barrier()
         self._writer.start()  # Its first frame is that barrier.
-        await asyncio.shield(joined)
+        await joined
 
     async def close(self) -> None:
-        """Stop; who still waits is told so."""
+        """Stop; who still waits is told so. The view's snapshot is written, where one is kept."""
         if self._task is not None:
             await cancel_all([self._task])
+        is_sound = self._error is None
         self._halt(BusUnavailableError("the KV was closed", subject=self.log.name))
+        if self._values is not None:
+            await self._values.close()
         if self._writer is not None:
             await self._writer.close()
+        if is_sound and self._extent is not None:
+            await self.keeper.write(self.view, self._extent.log_id)
 
     # Writing.
 
     def submit(self, bodies: Sequence[bytes]) -> asyncio.Future[Applied]:
-        """As `ShardWriter.submit`."""
+        """As `ShardWriter.submit`: an old value may be `Evicted`; `write` has it read."""
         self._require()
         return self._wrote.submit(bodies)
+
+    async def write(self, bodies: Sequence[bytes]) -> Applied:
+        """Encoded entries of one caller, written together; all old values that they ask for are bytes.
+
+        Raises:
+            OldValueError: They have their outcome, and an old value cannot be read.
+            As `ShardWriter.submit`.
+        """
+        applied = await self.submit(bodies)
+        for place, answer in enumerate(applied.answers):
+            if isinstance(answer.old, Evicted):
+                key = read_entries(bodies[place], 1)[0].key
+                try:
+                    old = await self._value(key, answer.old)
+                except TapehouseError as error:
+                    raise OldValueError(
+                        f"the entry was {answer.status.name.lower()}; its old value is not in memory, and the log did "
+                        f"not give it: {error.message}", subject=repr(key), position=f"sequence {applied.sequence}",
+                    ) from error  # fmt: skip
+                applied.answers[place] = answer._replace(old=old)
+        return applied
 
     # Reading.
 
     async def barrier(self) -> int:
         """Wait until the view has applied all that anyone was answered before this call; where it stands then."""
         self._require()
-        return await asyncio.shield(self._wrote.barrier())
+        return await self._wrote.barrier()
 
     async def reach(self, level: Level) -> None:
         """Wait until the view may be read at a level.
@@ -163,9 +185,57 @@ class ShardNode:
         else:
             await self.barrier()
 
+    async def get(self, key: bytes, now: int | None = None) -> Stored | None:
+        """What a key holds now; None where it is absent or has expired.
+
+        Args:
+            now: A reader's own time where that is later than the log's.
+
+        Raises:
+            BusyError, BusUnavailableError, GapError, IntegrityError: Its value is not in memory, and the log does not
+                give it.
+        """
+        held = self.view.get(key, now)
+        return await self._stored(key, held) if isinstance(held, Evicted) else held
+
+    async def stored(self, found: list[tuple[bytes, Stored | Evicted]]) -> list[tuple[bytes, Stored]]:
+        """What `view.scan` found, with the values that are not in memory read from the log; errors as of `get`."""
+        rows: list[tuple[bytes, Stored]] = [(key, held) for key, held in found if not isinstance(held, Evicted)]
+        if len(rows) == len(found):
+            return rows
+        evicted = [(key, held) for key, held in found if isinstance(held, Evicted)]
+        evicted.sort(key=lambda row: row[1].location)
+        for first in range(0, len(evicted), VALUES_AT_ONCE):
+            part = evicted[first : first + VALUES_AT_ONCE]
+            values = await asyncio.gather(*(self._stored(key, held) for key, held in part))
+            rows += zip((key for key, _ in part), values, strict=True)
+        return sorted(rows, key=lambda row: row[0])
+
+    async def _stored(self, key: bytes, held: Evicted) -> Stored:
+        return Stored(await self._value(key, held), held.revision, held.expiry)
+
+    async def _value(self, key: bytes, held: Evicted) -> bytes:
+        """An evicted value, and the view has it again where its key still holds it."""
+        if self._values is None:
+            raise InvariantError("the shard was not opened", subject=self.log.name)
+        reading = asyncio.ensure_future(self._values.value(held, key))
+        value = await within(
+            self._clock, self._patience_ns, reading,
+            lambda: BusUnavailableError(
+                "a value that is not in memory was not read from the log in time", subject=self.log.name,
+                position=f"sequence {held.sequence}", hint="is the broker there? see tapehouse status",
+            ),
+        )  # fmt: skip
+        if not self.keeper.is_writing:
+            try:
+                self.view.restore_value(key, held, value)
+            except BudgetError:
+                self.metrics.add("kv_values_not_put_back_total")  # The reader has it all the same.
+        return value
+
     def token(self, slot: int | None = None) -> Token:
         """Where the view stands, for whoever has read of this slot."""
-        epoch = 0 if slot is None else max(self.machine.epochs[slot], 0)
+        epoch = 0 if slot is None else max(self.view.epoch(slot), 0)
         return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=self.applied)
 
     def token_at(self, sequence: int, epoch: int) -> Token:
@@ -241,19 +311,14 @@ class ShardNode:
         waiting = self.wait_for(sequence)
         if waiting.done():
             return
-        pause = asyncio.create_task(delay(self._clock, self._patience_ns))
-        try:
-            await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise BusUnavailableError(
-                    f"the view stands at sequence {self.applied}, the session has seen {sequence}",
-                    subject=self.log.name,
-                    hint="the view is behind, or the token is another log's: try again, or another gateway",
-                )
-            waiting.result()
-        finally:
-            waiting.cancel()
-            pause.cancel()
+        await within(
+            self._clock, self._patience_ns, waiting,
+            lambda: BusUnavailableError(
+                f"the view stands at sequence {self.applied}, the session has seen {sequence}",
+                subject=self.log.name,
+                hint="the view is behind, or the token is another log's: try again, or another gateway",
+            ),
+        )  # fmt: skip
 
     def _require_branch(self, token: Token) -> None:
         branches = {branch.log_id: branch.through for branch in self._living.branches}
@@ -273,6 +338,8 @@ class ShardNode:
                     async for message in self.log.read(self.applied + 1, follow=True):
                         await delay(self._clock, self._faults.view_delay_ns)
                         self._take(message)
+                        if self.keeper.passed(len(message.payload)):
+                            await self.keeper.write(self.view, self._living.log_id)
                     raise BusUnavailableError("the log's reader ended", subject=self.log.name)
                 except TransientError:
                     self.metrics.add("kv_readers_reopened_total")
@@ -292,28 +359,68 @@ class ShardNode:
         try:
             header, body = open_entry_frame(message.payload)
             if header.log_id == self._living.log_id_at(sequence):
-                entries = read_entries(bytes(body), header.count)
-                answers = self.machine.apply(
-                    entries, writer=header.writer, number=header.first_ordinal, time=header.first_time,
+                rows = self.view.apply(
+                    body, header.count, writer=header.writer, number=header.first_ordinal, time=header.first_time,
                     sequence=sequence,
                 )  # fmt: skip
             else:  # A gateway that has not noticed that the log was restored.
                 self.metrics.add("kv_frames_of_other_branches_total")
-                entries, answers = [], []
-        except DecodeError as error:
-            raise DecodeError(
-                error.message, subject=self.log.name, position=f"sequence {sequence}",
-                hint=error.hint or "the log holds what no gateway writes: nothing after it is applied",
-            ) from error  # fmt: skip
+                rows = None
+        except (DecodeError, BudgetError) as error:
+            error.subject = self.log.name
+            if not error.position.startswith("sequence"):
+                error.position = f"sequence {sequence}{', ' if error.position else ''}{error.position}"
+            error.hint = error.hint or "the log holds what no gateway writes: nothing after it is applied"
+            raise
         self.applied = sequence
-        self.recent.add(sequence, entries, answers, len(message.payload))
-        if answers:
-            self._wrote.applied(header.writer, header.first_ordinal, sequence, answers)
+        self._count(rows)
+        if rows is None:
+            self.recent.add(sequence, b"", NO_ANSWERS, {})
+        else:
+            self.recent.add(sequence, body, rows[:, : layout.OLD_BYTES].copy(), self._short_olds(rows))
+            if self._wrote.waits_for(header.writer, header.first_ordinal):
+                answers = self.view.answers(rows)
+                self._wrote.applied(header.first_ordinal, sequence, answers)
+            self.view.sweep(SWEEP_ROWS)
         while self._waiting and self._waiting[0][0] <= sequence:
             _wake(heapq.heappop(self._waiting)[2])
         if self._grown is not None:
             grown, self._grown = self._grown, None
             _wake(grown)
+
+    def _count(self, rows: Any) -> None:
+        counts, status = self._counts, Status.OUT_OF_TURN if rows is None else rows.item(0, layout.STATUS)
+        counts["frames"] += 1
+        counts["repeated_frames"] += status == Status.REPEATED
+        counts["refused_frames"] += status == Status.OUT_OF_TURN
+        if status not in (Status.REPEATED, Status.OUT_OF_TURN):
+            counts["entries"] += len(rows)
+
+    def _short_olds(self, rows: Any) -> dict[int, bytes]:
+        """Old values that may be a sum's, by their entries' places; they hold while the rows do."""
+        sizes = rows[:, layout.OLD_BYTES]
+        if sizes.max() < 0:
+            return {}
+        places = np.flatnonzero((sizes >= 0) & (sizes <= INTEGER_DIGITS_MAX)).tolist()
+        olds = self.view.answers(rows[places])
+        return {place: answer.old for place, answer in zip(places, olds, strict=True) if isinstance(answer.old, bytes)}
+
+    def measure(self, last: int | None = None) -> ShardMeasures:
+        """What the shard holds and did.
+
+        Args:
+            last: The log's last sequence, where it is known.
+        """
+        held = self.view.metrics()
+        return ShardMeasures(
+            shard=self.shard, keys=held.keys, evicted_keys=held.evicted_keys,
+            bytes=held.table_bytes + held.arena_bytes, budget_bytes=held.budget_bytes, hits=held.hits,
+            misses=held.misses, absent=held.absent, evictions=held.evictions,
+            read_again=self._values.frames_read if self._values else 0, **self._counts,
+            queued_entries=self._writer.queued_entries if self._writer else 0, applied=self.applied,
+            behind=None if last is None else max(last - self.applied, 0),
+            behind_ns=self.staleness_ns if self._writer else None, snapshot_sequence=self.keeper.sequence,
+        )  # fmt: skip
 
     def _halt(self, error: TapehouseError) -> None:
         self._error = self._error or error

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tapehouse.core.check import check
 from tapehouse.core.errors import UsageError
-from tapehouse.kv.entries import Answer, Entry, EntryFlag, Op, Status
+from tapehouse.kv.entries import Answer, Entry, EntryFlag, Op, Status, read_entries
 from tapehouse.kv.errors import WatchLaggedError
 from tapehouse.kv.reference import KEYED
 
 RECENT_FRAMES_MAX = 65_536
 RECENT_BYTES_MAX = 64 * 1024 * 1024
+FRAME_BYTES = 512  # that a frame takes beside its body and answers, about
+READ_FRAMES_MAX = 16  # whose changes are kept for the next watcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class Change:
     Attributes:
         value: That the key has since; None where it was deleted, where its expiry alone was set, and after an addition
             whose caller asked for no old value.
-        revision: That the key has since; 0 where it was deleted.
+        revision: That the key has since; of a delete, its own; 0 where an expiry took the key away at once.
         expiry: UTC ns, 0 for none; None where it stayed as it was.
         sequence, index: Where the entry stands in its shard's log.
     """
@@ -40,8 +43,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    entries: list[Entry]
-    answers: list[Answer]
+    body: bytes | memoryview
+    answers: Any  # (n, 2) int64: status and revision of each entry
+    olds: dict[int, bytes]  # by the place of an entry, what a sum needs
     size: int
 
 
@@ -58,11 +62,19 @@ class Recent:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._through = sequence  # what was forgotten, or was never here
+        self._read: dict[int, list[Change]] = {}  # the frames that were asked for last, by their sequence
 
-    def add(self, sequence: int, entries: list[Entry], answers: list[Answer], size: int) -> None:
-        """Keep a frame of `size` bytes that was just applied."""
+    def add(self, sequence: int, body: bytes | memoryview, answers: Any, olds: dict[int, bytes]) -> None:
+        """Keep a frame that was just applied; none of it is looked at before somebody asks.
+
+        Args:
+            body: Its entries, which must not change; empty where nothing was applied.
+            answers: (n, 2) int64, status and revision of each entry; the caller's own copy.
+            olds: Old values by the entries' places, of those that asked for them and had short ones.
+        """
         check(sequence == self._through + len(self._frames) + 1, f"frame {sequence} is not the next")
-        self._frames.append(_Frame(entries, answers, size))
+        size = len(body) + answers.nbytes + FRAME_BYTES
+        self._frames.append(_Frame(body, answers, olds, size))
         self._bytes += size
         while len(self._frames) > self._frames_max or self._bytes > self._bytes_max:
             oldest = self._frames.popleft()
@@ -82,8 +94,21 @@ class Recent:
                 position=f"sequence {sequence}",
                 hint="scan the prefix and watch from there",
             )
-        frame = self._frames[sequence - self._through - 1]
-        return list(changes_of(self._shard, sequence, frame.entries, frame.answers))
+        found = self._read.get(sequence)
+        if found is None:
+            found = self._changes(sequence, self._frames[sequence - self._through - 1])
+            if len(self._read) == READ_FRAMES_MAX:
+                del self._read[next(iter(self._read))]
+            self._read[sequence] = found
+        return found
+
+    def _changes(self, sequence: int, frame: _Frame) -> list[Change]:
+        entries = read_entries(bytes(frame.body), len(frame.answers))
+        answers = [
+            Answer(status=Status(status), revision=revision, old=frame.olds.get(place))
+            for place, (status, revision) in enumerate(frame.answers.tolist())
+        ]
+        return list(changes_of(self._shard, sequence, entries, answers))
 
 
 def changes_of(shard: int, sequence: int, entries: list[Entry], answers: list[Answer]) -> Iterator[Change]:

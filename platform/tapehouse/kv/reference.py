@@ -17,7 +17,7 @@ from tapehouse.kv.slots import SLOTS, slot_of
 
 WRITERS_MAX = 1_024  # gateways whose last frame is remembered; beyond it, the one that was silent longest is forgotten
 INTEGER_DIGITS_MAX = 20  # of a decimal of 64 bits, with its sign
-NOT_OURS = -1  # the epoch of a slot that the shard does not own
+NOT_OURS = -1  # the epoch of a slot that the shard never owned; below it, of one that it gave away: see `given`
 KEYED = (Op.PUT, Op.DELETE, Op.EXPIRE, Op.ADD)
 
 
@@ -139,7 +139,7 @@ class ReferenceView:
         revision = revision_of(self.epochs[slot_of(entry.key)], self.sequence, index)
         if entry.op is Op.DELETE:
             del self.rows[entry.key]
-            return Answer(status=status, old=returned)
+            return Answer(status=status, revision=revision, old=returned)
         if entry.op is Op.EXPIRE:
             assert old is not None
             self.rows[entry.key] = Stored(old.value, old.revision, entry.expiry)
@@ -154,7 +154,7 @@ class ReferenceView:
 
     def _judge(self, entry: Entry) -> Status:
         """Whether an entry can be applied now, or why not; the first reason in this order."""
-        if self.epochs[slot_of(entry.key)] == NOT_OURS:
+        if self.epochs[slot_of(entry.key)] < 0:
             return Status.NOT_OWNED
         old = self.get(entry.key)
         if entry.flags & EntryFlag.IF_REVISION and entry.revision != (old.revision if old else 0):
@@ -177,12 +177,20 @@ class ReferenceView:
         return row.revision if row else 0
 
     def _own(self, entry: Entry) -> Answer:
-        """Own the slots of a run in an epoch; those that are owned stay as they are."""
+        """Own the slots of a run that are not owned and never were in this epoch or a later one."""
         first, last, epoch = read_slots(entry.value)
         for slot in range(first, last + 1):
-            if self.epochs[slot] == NOT_OURS:
+            if self.epochs[slot] < 0 and epoch > given(self.epochs[slot]):
                 self.epochs[slot] = epoch
         return Answer(status=Status.APPLIED)
+
+
+def given(epoch: int) -> int:
+    """How the epoch of a slot that was given away is kept, and what it was: each is the other's inverse.
+
+    A slot that never was owned stays NOT_OURS, which is below every epoch.
+    """
+    return -2 - epoch
 
 
 def _addend(entry: Entry) -> int:

@@ -23,7 +23,7 @@ class Outcome:
     Attributes:
         status: APPLIED, or why not: a condition that did not hold (ABSENT, PRESENT, CHANGED), or another entry of its
             batch that did not (REFUSED).
-        revision: That the key has now; 0 where there is no such key.
+        revision: That the key has now; 0 where there is no such key; of a delete that was applied, its own.
         old: The value before, where it was asked for; None where there was none.
         token: For a session that is to see this write.
     """

@@ -38,7 +38,7 @@ async def settle_shards(first: ShardNode, wanted: int | None) -> int:
     """
     if wanted is not None and not 0 < wanted <= SHARDS_MAX:
         raise UsageError(f"{wanted} shards", hint=f"1 to {SHARDS_MAX}")
-    stored = first.machine.get(SHARDS_KEY)
+    stored = await first.get(SHARDS_KEY)
     if stored is None:
         if wanted is None:
             raise UsageError("the KV is new", subject=first.log.name, hint="say how many shards it is to have")
@@ -46,7 +46,7 @@ async def settle_shards(first: ShardNode, wanted: int | None) -> int:
         applied = await first.submit([encode_entry(_own(0, 0)), encode_entry(claim)])
         answer = applied.answers[1]
         check(answer.status in (Status.APPLIED, Status.PRESENT), f"the claim was answered {answer.status.name}")
-        count = wanted if answer.old is None else int(answer.old)
+        count = wanted if not isinstance(answer.old, bytes) else int(answer.old)  # So short a value is never evicted.
     else:
         count = int(stored.value)
     if wanted is not None and count != wanted:
@@ -58,9 +58,9 @@ async def settle_shards(first: ShardNode, wanted: int | None) -> int:
 
 
 async def own_first_slots(node: ShardNode, shards: int) -> None:
-    """Have a shard own the slots that it begins with, where it owns none yet, or slot 0 alone."""
+    """Have a shard own the slots that it begins with, where it never owned one, or slot 0 alone."""
     first, last = first_slots(node.shard, shards)
-    if not any(epoch > NOT_OURS for epoch in node.machine.epochs[max(first, 1) : last + 1]):
+    if all(epoch == NOT_OURS for epoch in node.view.epochs[max(first, 1) : last + 1]):
         applied = await node.submit([encode_entry(_own(first, last))])
         check(applied.answers[0].status is Status.APPLIED, "slots were not given")
 
@@ -75,10 +75,9 @@ class ShardMap:
 
     def refresh(self) -> None:
         """Look at the views again: of two that own a slot, the one of the later epoch is right."""
-        self._owner = [
-            max(range(len(self._nodes)), key=lambda shard: self._nodes[shard].machine.epochs[slot])
-            for slot in range(SLOTS)
-        ]
+        epochs = [node.view.epochs for node in self._nodes]
+        shards = range(len(epochs))
+        self._owner = [max(shards, key=lambda shard: epochs[shard][slot]) for slot in range(SLOTS)]
 
     def node(self, slot: int) -> ShardNode:
         """The shard to ask about a slot."""

@@ -33,14 +33,16 @@ from tapehouse.core.errors import (
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.tasks import cancel_all, hear
 from tapehouse.core.units import NS_PER_SECOND
-from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Answer, Entry, Op, Status, encode_entry, entry_frame
+from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Op, Status, encode_entry, entry_frame
 from tapehouse.kv.errors import OutcomeUnknownError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.view import ViewAnswer
 from tapehouse.log.port import Log
 
 Commit = Literal["each", "group"]
 
 QUEUE_ENTRIES_MAX = 65_536  # that wait for their frame; more are refused
+RIDERS_MAX = 65_536  # readers who wait for one frame
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 FRAMES_AHEAD_MAX = 8  # acknowledged by the log and not yet applied by the view
 APPEND_ATTEMPTS_MAX = 10_000_000  # of one frame: a month and more; callers lose patience long before
@@ -56,7 +58,7 @@ class Applied:
     """Where in the log a caller's entries stand, and what became of each."""
 
     sequence: int
-    answers: list[Answer]
+    answers: list[ViewAnswer]
 
 
 @dataclass(slots=True, eq=False)
@@ -72,10 +74,22 @@ class _Submission:
 
 @dataclass(slots=True, eq=False)
 class _Ride:
-    """Readers who wait for the same frame; `done` gives its sequence."""
+    """Readers who wait for the same frame, each with a future of its own that gives its sequence."""
 
     deadline: int
-    done: asyncio.Future[int]
+    waiting: list[asyncio.Future[int]] = field(default_factory=list)
+
+    def join(self) -> asyncio.Future[int]:
+        """One more reader.
+
+        Raises:
+            BusyError: RIDERS_MAX wait for this frame.
+        """
+        if len(self.waiting) >= RIDERS_MAX:
+            raise BusyError(f"{RIDERS_MAX} readers wait for one frame", hint="ask again in a moment")
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.waiting.append(done)
+        return done
 
 
 @dataclass(slots=True, eq=False)
@@ -176,31 +190,40 @@ class ShardWriter:
     def barrier(self) -> asyncio.Future[int]:
         """Join the next frame, never one that was taken; its sequence, once the view has applied it.
 
-        The future is shared by all who wait for that frame: shield it. It raises BusUnavailableError where no frame
-        came through within the patience of who joined it first.
+        The future raises BusUnavailableError where no frame came through within the patience of who joined it first.
+
+        Raises:
+            BusyError: RIDERS_MAX wait for this frame.
         """
         self._require()
         if not self._rides:
-            done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._rides.append(_Ride(self._clock.monotonic_ns() + self._patience_ns, done))
+            self._rides.append(_Ride(self._clock.monotonic_ns() + self._patience_ns))
             self._news.set()
-        return self._rides[-1].done
+        return self._rides[-1].join()
 
-    def applied(self, life: int, number: int, sequence: int, answers: list[Answer]) -> None:
-        """The view has applied a frame, whoever wrote it; who waits for it is answered.
+    @property
+    def queued_entries(self) -> int:
+        """How many entries wait for their frame."""
+        return self._queued_entries
 
-        Where it is ours, the view now holds all that was in the log when the frame was taken: `fresh_at` says when.
+    def waits_for(self, life: int, number: int) -> bool:
+        """Whether that frame is ours and unanswered: not one of a life that was given up, nor one that came twice."""
+        return life == self._life and number in self._flights
+
+    def applied(self, number: int, sequence: int, answers: list[ViewAnswer]) -> None:
+        """The view has applied a frame that it `waits_for`; who waits for it is answered.
+
+        The view now holds all that was in the log when the frame was taken: `fresh_at` says when.
         """
-        flight = self._flights.pop(number, None) if life == self._life else None
-        if flight is None:
-            return  # Another gateway's, a life that was given up, or a frame that was sent twice.
+        flight = self._flights.pop(number)
         status = answers[0].status
         check(status is not Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
         _settle(flight)
         for ride in flight.rides:
-            if not ride.done.done():
-                ride.done.set_result(sequence)
+            for reader in ride.waiting:
+                if not reader.done():
+                    reader.set_result(sequence)
         if status is Status.OUT_OF_TURN:
             self._lose_turn(flight)
         else:
@@ -219,7 +242,9 @@ class ShardWriter:
             _settle(flight)
             self._tell_unknown(flight.submissions, error)
         rides = [ride for flight in self._flights.values() for ride in flight.rides] + self._rides
-        waiting: list[asyncio.Future[Applied] | asyncio.Future[int]] = [ride.done for ride in rides]
+        waiting: list[asyncio.Future[Applied] | asyncio.Future[int]] = [
+            reader for ride in rides for reader in ride.waiting
+        ]
         waiting += [submission.done for submission in self._queue]
         for done in waiting:
             _tell(done, error)
@@ -382,8 +407,9 @@ class ShardWriter:
                 self._tell_unknown([each for each in flight.submissions if each.deadline <= now], late)
             for ride in [ride for flight in self._flights.values() for ride in flight.rides] + self._rides:
                 if ride.deadline <= now:
-                    _tell(ride.done, late)
-            self._rides = [ride for ride in self._rides if not ride.done.done()]
+                    for reader in ride.waiting:
+                        _tell(reader, late)
+            self._rides = [ride for ride in self._rides if ride.deadline > now]
 
     def _tell_unknown(self, submissions: list[_Submission], reason: TapehouseError) -> None:
         for submission in submissions:

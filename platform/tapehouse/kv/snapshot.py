@@ -16,13 +16,14 @@ import xxhash
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, MissingError
 from tapehouse.core.ids import LOG_ID_BYTES
-from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX
+from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, given
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.view import View
 
 MAGIC = b"THKV"
-VERSION = 1
+VERSION = 2  # 1 where no slot was given away
 HEADER_BYTES = 96
+GIVEN = 1 << 31  # beside the epoch of slots that were given away
 CHUNK_BYTES = 1 << 20  # of records in a chunk, at most
 _HEADER = struct.Struct("<4sHH16sQqQIIIIQ16xQ")
 _CHECKSUM_AT = HEADER_BYTES - 8
@@ -72,8 +73,9 @@ def _write(file: BinaryIO, view: View, log_id: bytes) -> int:
         head = _CHUNK.pack(len(data), count, _checksum(log_id, view.sequence, chunks, count, data))
         file.write(head + data)
         keys, chunks, size = keys + count, chunks + 1, size + len(head) + len(data)
+    version = VERSION if any(epoch & GIVEN for _, _, epoch in runs) else 1
     header = _HEADER.pack(
-        MAGIC, VERSION, 0, log_id, view.sequence, view.now, keys, len(runs), len(writers), chunks, 0, size, 0
+        MAGIC, version, 0, log_id, view.sequence, view.now, keys, len(runs), len(writers), chunks, 0, size, 0
     )[:_CHECKSUM_AT]
     file.seek(0)
     file.write(header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little"))
@@ -86,11 +88,13 @@ def _chain(first: bytes, records: Iterator[tuple[int, bytes]]) -> Iterator[tuple
 
 
 def _runs(epochs: list[int]) -> list[tuple[int, int, int]]:
-    """First and last slot and epoch of each longest run of owned slots that share one."""
+    """First and last slot and epoch of each longest run of slots that share one; never owned ones are left out."""
     runs: list[tuple[int, int, int]] = []
     for slot, epoch in enumerate(epochs):
         if epoch == NOT_OURS:
             continue
+        if epoch < NOT_OURS:
+            epoch = given(epoch) | GIVEN
         if runs and runs[-1][1] == slot - 1 and runs[-1][2] == epoch:
             runs[-1] = runs[-1][0], slot, epoch
         else:
@@ -134,7 +138,7 @@ def _read(file: BinaryIO, log_id: bytes, make: Callable[[], View], size: int) ->
     magic, version, _, own, sequence, now, keys, runs, writers, chunks, _, size_said, checksum = _HEADER.unpack(head)
     if magic != MAGIC:
         raise DecodeError(f"no snapshot of a view: magic {magic!r}", position="byte 0", hint=_HINT)
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise DecodeError(
             f"snapshot version {version} is unknown", position="byte 4", hint="a newer tapehouse wrote it: upgrade"
         )
@@ -181,6 +185,7 @@ def _take_machine(view: View, data: bytes, runs: int, writers: int, now: int, se
     for first, last, epoch in _RUN.iter_unpack(data[: runs * _RUN.size]):
         if not first <= last < SLOTS:
             raise DecodeError(f"slots {first} to {last}", hint=_HINT)
-        epochs[first : last + 1] = [epoch] * (last + 1 - first)
+        held = given(epoch & ~GIVEN) if epoch & GIVEN else epoch
+        epochs[first : last + 1] = [held] * (last + 1 - first)
     known = {writer: (number, seen) for writer, number, seen in _WRITER.iter_unpack(data[runs * _RUN.size :])}
     view.set_machine(now=now, sequence=sequence, epochs=epochs, writers=known)

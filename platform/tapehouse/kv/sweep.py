@@ -12,7 +12,6 @@ from tapehouse.kv.layout import (
     AT,
     BLOCK_HEAD_BYTES,
     EVICTED,
-    FOUND,
     HASH,
     HITS,
     LENGTHS,
@@ -70,10 +69,10 @@ def sweep(rows: Array, state: Array, budget: Int) -> Any:
 def collect(
     rows: Array, arena: Array, state: Array, found: Array,
     prefix: Array, prefix_bytes: Int, after: Array, after_bytes: Int, now: Int,
-) -> None:  # fmt: skip
-    """All rows that live at `now` and whose key begins with `prefix` and comes after `after`, into `found`.
+) -> Any:  # fmt: skip
+    """All rows that live at `now` and whose key begins with `prefix` and comes after `after`, into `found`; how many.
 
-    `found` has a place for every key; FOUND says how many were taken. In no order.
+    `found` has a place for every key. In no order.
     """
     moment = max(now, state[NOW])
     count = 0
@@ -86,4 +85,4 @@ def collect(
         if is_above(arena, key_at, key_bytes, after, after_bytes):
             found[count] = row
             count += 1
-    state[FOUND] = count
+    return count

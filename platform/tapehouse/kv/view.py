@@ -11,7 +11,7 @@ import heapq
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -35,6 +35,7 @@ ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting on
 ARENA_BITS = 22  # bytes of a segment of the arena, so that the longest value takes an eighth of one
 SEQUENCE_MAX = (1 << 36) - 1
 _INDEX_BITS = 12
+_STATUSES = tuple(Status)
 _EXTRA_DEPTH = 4  # of the directory beyond what equal segments need
 _WHY = {
     layout.CUT_SHORT: "an entry is cut short",
@@ -76,9 +77,8 @@ class Evicted:
         return self.sequence << _INDEX_BITS | self.index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewAnswer:
-    """`entries.Answer`, whose old value may be evicted."""
+class ViewAnswer(NamedTuple):
+    """`entries.Answer`, whose old value may be evicted; a tuple, as one is made for every entry."""
 
     status: Status
     revision: int = 0
@@ -167,13 +167,17 @@ class View:
 
     @property
     def epochs(self) -> list[int]:
-        """Of each slot; NOT_OURS for those that the shard does not own."""
+        """Of each slot; below 0 where the shard does not own it, see `reference.given`."""
         epochs: list[int] = self._epochs.tolist()
         return epochs
 
     def owns(self, slot: int) -> bool:
         """Whether the shard owns a slot."""
-        return self._epochs.item(slot) != NOT_OURS
+        return self._epochs.item(slot) >= 0
+
+    def epoch(self, slot: int) -> int:
+        """Of a slot, as in `epochs`."""
+        return self._epochs.item(slot)
 
     # Reading.
 
@@ -250,8 +254,10 @@ class View:
         """The rows of living keys, in no order; `after` None takes the empty key too."""
         found = np.empty(self._state.item(layout.KEYS), np.int64)
         after_bytes = -1 if after is None else len(after)
-        collect(self._rows, self._arena, self._state, found, prefix, len(prefix), after or b"", after_bytes, now)
-        return found[: self._state.item(layout.FOUND)]
+        count = collect(
+            self._rows, self._arena, self._state, found, prefix, len(prefix), after or b"", after_bytes, now
+        )
+        return found[:count]
 
     def _key(self, row: int) -> bytes:
         _, at, lengths = self._rows[row, :3].tolist()
@@ -306,14 +312,18 @@ class View:
 
     def answers(self, rows: Any) -> list[ViewAnswer]:
         """What `apply` returned, as values that last."""
-        return [self._answer(row) for row in rows.tolist()]
+        if rows[:, layout.OLD_BYTES].max(initial=-1) >= 0:
+            return [self._answer(row) for row in rows.tolist()]
+        statuses, revisions = rows[:, : layout.OLD_BYTES].T.tolist()
+        return list(map(ViewAnswer, map(_STATUSES.__getitem__, statuses), revisions))
 
     def _answer(self, row: list[int]) -> ViewAnswer:
         status, revision, size, at = row[: layout.ENTRY_AT]
-        old: bytes | Evicted | None = None
-        if size >= 0:
-            old = self._memory[at : at + size].tobytes() if at >= 0 else self._evicted(~at, size, 0, 0)
-        return ViewAnswer(status=Status(status), revision=revision, old=old)
+        if size < 0:
+            return ViewAnswer(_STATUSES[status], revision)
+        if at < 0:
+            return ViewAnswer(_STATUSES[status], revision, self._evicted(~at, size, 0, 0))
+        return ViewAnswer(_STATUSES[status], revision, self._memory[at : at + size].tobytes())
 
     def restore_value(self, key: bytes, evicted: Evicted, value: bytes) -> bool:
         """Put back a value that was read again; False where the key no longer lacks that one.

@@ -52,8 +52,8 @@ async def test_keys_of_several_shards(talk: Talk) -> None:
     assert await talk.ask("MGET a none b a") == b"*4\r\n$1\r\n4\r\n$-1\r\n$1\r\n2\r\n$1\r\n4\r\n"
     assert await talk.ask("EXISTS a a none b") == b":3\r\n"
     first, second = talk.gateway.kv.nodes
-    assert [key for key, _ in first.machine.scan(b"") if len(key) == 1] == [b"b", b"c"]
-    assert [key for key, _ in second.machine.scan(b"") if len(key) == 1] == [b"a"]
+    assert [key for key, _ in first.view.scan(b"") if len(key) == 1] == [b"b", b"c"]
+    assert [key for key, _ in second.view.scan(b"") if len(key) == 1] == [b"a"]
     assert await talk.ask("DBSIZE") == b":3\r\n"
     assert await talk.ask("DEL a a none c") == b":2\r\n"
 

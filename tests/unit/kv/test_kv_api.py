@@ -152,7 +152,7 @@ async def test_of_gateways_that_open_a_new_kv_at_once_one_decides(clock: StillCl
     assert "was made with" in str(errors[0])
     for node in opened[0].nodes:
         first, last = first_slots(node.shard, count)
-        owned = [slot for slot in range(SLOTS) if node.machine.epochs[slot] >= 0]
+        owned = [slot for slot in range(SLOTS) if node.view.owns(slot)]
         assert owned == list(range(first, last + 1))
     lasts = [(await log.extent()).last for log in logs[:count]]
     async with await Kv.open(_opener(logs), new_life=iter(range(10**6, 10**7)).__next__, clock=clock) as late:
@@ -305,7 +305,7 @@ async def test_bytes_that_are_no_frame_halt_the_view_by_their_sequence(log: Memo
         await log.append(b"rubbish", expected_last=None)
         await settle()
         for call in (kv.get(b"k"), kv.put(b"k", b""), kv.scan(), watching):
-            with pytest.raises(DecodeError, match=f"KV_0, sequence {link_last + 1}: a frame of 7 bytes"):
+            with pytest.raises(DecodeError, match=f"KV_0, sequence {link_last + 1}, byte 0: a frame of 7 bytes"):
                 await call
 
 

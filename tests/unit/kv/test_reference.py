@@ -8,7 +8,7 @@ import pytest
 
 from tapehouse.kv.entries import Answer, Entry, EntryFlag, Op, Status, encode_entry, revision_of, slots_value
 from tapehouse.kv.reference import WRITERS_MAX, ReferenceView
-from tests.support.kv_streams import Pair, tiny_view
+from tests.support.kv_streams import Pair, own, tiny_view
 
 OWN = Entry(op=Op.OWN, value=slots_value(0, 16_383, 2))
 
@@ -51,6 +51,29 @@ def statuses(answers: list[Answer]) -> list[Status]:
 
 def test_a_slot_that_nobody_gave_is_refused() -> None:
     assert statuses(Told(tiny_view()).tell(put(b"a"))) == [Status.NOT_OWNED]
+
+
+def test_a_slot_that_was_given_away_is_taken_in_a_later_epoch_alone(told: Told) -> None:
+    """An ownership that was sent long ago, and comes late, gives nothing back."""
+    told.give_away(0, 9_999)
+    for epoch in (0, 1, 2):
+        told.tell(own(0, 16_383, epoch))
+        assert told.view.epochs == told.oracle.epochs == [-4] * 10_000 + [2] * 6_384
+    assert told.view.epoch(0) == -4
+    told.tell(own(5_000, 16_383, 3))
+    assert told.view.epochs == told.oracle.epochs == [-4] * 5_000 + [3] * 5_000 + [2] * 6_384
+    assert not told.view.owns(4_999)
+    told.compare()
+
+
+def test_a_delete_is_answered_with_its_own_revision(told: Told) -> None:
+    told.tell(put(b"a"), put(b"{t}b"))
+    (gone,) = told.tell(Entry(op=Op.DELETE, key=b"a"))
+    assert gone == Answer(status=Status.APPLIED, revision=revision_of(2, told.sequence, 0))
+    _, _, gone = told.tell(*batch(put(b"{t}c"), Entry(op=Op.DELETE, key=b"{t}b", flags=EntryFlag.RETURN_OLD)))
+    assert gone == Answer(status=Status.APPLIED, revision=revision_of(2, told.sequence, 2), old=b"v")
+    assert told.tell(Entry(op=Op.DELETE, key=b"a")) == [Answer(status=Status.ABSENT)]
+    told.compare()
 
 
 def test_put_if_takes_the_revision_that_the_key_has(told: Told) -> None:
