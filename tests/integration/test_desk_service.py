@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ async def test_a_desk_for_any_language(tmp_path: Path, ring_directory: Path, clu
         await host.start("--mode", "ahead")
         ahead = await host.ask("send", order(ORDERS))
         assert ahead["outcome"] == "accepted"
+        await _caught_up(url, tape)
         await asyncio.to_thread(host.end)
         await _compare(url, tape, shell, reader, {each["command_id"] for each in [first, ahead, *again]})
     finally:
@@ -123,6 +125,16 @@ async def test_a_desk_for_any_language(tmp_path: Path, ring_directory: Path, clu
         reader.kill()
         reader.communicate(timeout=TIMEOUT_S)
         await client.close()
+
+
+async def _caught_up(url: str, tape: str) -> None:
+    """Return when OUT has all that EVENTS tells: a host that is stopped leaves the rest to the next one."""
+    async with await connect(url) as bus:
+        admin = StreamAdmin(bus)
+        log, out = await admin.ensure(events_spec(tape)), await admin.ensure(out_spec())
+        deadline = time.monotonic() + TIMEOUT_S
+        while (found := await check_out(tape, log, out)).behind:
+            assert time.monotonic() < deadline, found
 
 
 async def _compare(url: str, tape: str, shell: Shell, reader: subprocess.Popen[str], commands: set[str]) -> None:

@@ -24,7 +24,7 @@ from tapehouse.bus import Cluster
 from tapehouse.cli.main import run
 from tapehouse.client import AsyncClient, connect
 from tapehouse.core import SystemClock
-from tapehouse.core.errors import ConflictError, IntegrityError, MissingError, UsageError
+from tapehouse.core.errors import BusUnavailableError, ConflictError, IntegrityError, MissingError, UsageError
 from tapehouse.desk.commands import COMMANDS
 from tapehouse.log import Envelope, FrameWriter, MemorySnapshots
 from tapehouse.market import Cause, Confidence, gap_record
@@ -93,6 +93,20 @@ async def test_the_service_answers_as_the_projector_does(recorded: Recorded, mon
             assert dict(await ask_items(bus, name, prefix)) == dict(projector.items(prefix))
         monkeypatch.setattr(kv_service, "PAGE_BYTES_MAX", 10)
         assert len(await ask_items(bus, name, "positions/")) == len(projector.items("positions/"))
+
+
+async def test_a_read_waits_for_what_its_asker_has_heard(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    projector = await recorded.projector()
+    bus, name, through = recorded.platform.bus, recorded.name, projector.position()["events"]
+    monkeypatch.setattr(kv_service, "REACH_S", 0.01)
+    async with await serve_kv(bus, name, projector):
+        assert await ask_get(bus, name, "prices/AAPL", after=through) == projector.get("prices/AAPL")
+        assert await ask_items(bus, name, "prices/", after=through)
+        for ask in (ask_get(bus, name, "prices/AAPL", after=through + 1), ask_items(bus, name, "", after=through + 1)):
+            with pytest.raises(BusUnavailableError, match=f"stand at sequence {through} of EVENTS, not {through + 1}"):
+                await ask
+        with pytest.raises(UsageError, match="after is -1"):
+            await ask_get(bus, name, "prices/AAPL", after=-1)
 
 
 async def test_the_pages_of_a_listing_are_of_one_state(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:

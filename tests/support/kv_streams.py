@@ -78,7 +78,7 @@ class Pair:
             self._same("restored twice", self.view.restore_value(key, held, value), False)
             self._same(f"get {key!r}", self.view.get(key, now), self.oracle.get(key, now))
 
-    def scan(self, prefix: bytes, after: bytes, limit: int) -> None:
+    def scan(self, prefix: bytes, after: bytes | None, limit: int) -> None:
         """Scan both."""
         found = [(key, self._stored(held)) for key, held in self.view.scan(prefix, after=after, limit=limit)]
         self._same("scan", found, self.oracle.scan(prefix, after=after, limit=limit))
@@ -213,6 +213,6 @@ def run_stream(rng: Random, pair: Pair, *, frames: int, keys: int, value_bytes: 
             pair.view.sweep(rng.randrange(1, 200))
         if rng.random() < 0.1:
             pair.scan(
-                rng.choice((b"", b"{t", rng.randbytes(1))), rng.choice((b"", rng.choice(names))), rng.randrange(4)
+                rng.choice((b"", b"{t", rng.randbytes(1))), rng.choice((None, b"", rng.choice(names))), rng.randrange(4)
             )
     pair.compare()

@@ -2,18 +2,20 @@
 
 Requests and answers are JSON. `get` takes {"key"} and answers {"value", "nearest", "position"}. `items` takes
 {"prefix", "skip", "at"} and answers a page of {"items", "more", "at", "position"}; the pages of one listing come from
-one state, which the service keeps for a while. `digests` takes nothing.
+one state, which the service keeps for a while. `digests` takes nothing. With {"after"}, a sequence of EVENTS, `get` and
+the first page wait until that is folded: who was told an outcome reads what it led to.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from tapehouse.app.projector import Projector, missing
 from tapehouse.bus import Bus
 from tapehouse.bus.service import ServiceHost, request, serve
-from tapehouse.core.errors import ConflictError, DecodeError, MissingError, UsageError
+from tapehouse.core.errors import BusUnavailableError, ConflictError, DecodeError, MissingError, UsageError
 from tapehouse.core.ids import check_name
 
 VERSION = "1.0.0"
@@ -21,6 +23,7 @@ PAGE_ITEMS_MAX = 1000
 PAGE_BYTES_MAX = 512 * 1024  # half of what a NATS message holds by default
 LISTINGS_MAX = 8  # kept for the pages that follow
 LISTING_ATTEMPTS_MAX = 3
+REACH_S = 1.0  # how long a read waits for the projections to come to what its asker has heard
 
 
 class NotServedError(MissingError):
@@ -53,7 +56,9 @@ class KvService:
 
     async def get(self, data: bytes) -> bytes:
         """One value, or the keys nearest to a key that is not there."""
-        key = _text(_read(data), "key")
+        asked = _read(data)
+        key = _text(asked, "key")
+        await self._reach(asked)
         value = self._projector.get(key)
         nearest = self._projector.nearest(key) if value is None else []
         return _write({"value": value, "nearest": nearest, "position": self._projector.position()})
@@ -66,6 +71,7 @@ class KvService:
         if not isinstance(skip, int) or skip < 0:
             raise UsageError(f"skip is {skip!r}", subject="items", hint="a number of items")
         if not at:
+            await self._reach(asked)
             position = self._projector.position()
             at = f"{position['tape']}.{position['events']}"
             self._keep(prefix, at)
@@ -86,6 +92,25 @@ class KvService:
         """Every machine's state digest, and where it was taken."""
         return _write({"digests": self._projector.digests(), "position": self._projector.position()})
 
+    async def _reach(self, asked: dict[str, Any]) -> None:
+        """Wait for the sequence of EVENTS that the asker has heard.
+
+        Raises:
+            BusUnavailableError: The projections do not come so far in REACH_S.
+        """
+        after = asked.get("after", 0)
+        if not isinstance(after, int) or after < 0:
+            raise UsageError(f"after is {after!r}", subject="tapehouse.kv", hint="a sequence of EVENTS")
+        try:
+            async with asyncio.timeout(REACH_S):
+                await self._projector.until(events=after)
+        except TimeoutError:
+            raise BusUnavailableError(
+                f"the projections stand at sequence {self._projector.position()['events']} of EVENTS, not {after}",
+                subject="tapehouse.kv",
+                hint="the host is behind: ask again",
+            ) from None
+
     def _keep(self, prefix: str, at: str) -> None:
         self._listings.pop((prefix, at), None)
         self._listings[prefix, at] = self._projector.items(prefix)
@@ -93,22 +118,22 @@ class KvService:
             del self._listings[next(iter(self._listings))]
 
 
-async def ask_get(bus: Bus, tape: str, key: str) -> Any:
-    """One value from the host that serves this tape.
+async def ask_get(bus: Bus, tape: str, key: str, *, after: int = 0) -> Any:
+    """One value from the host that serves this tape, with all that EVENTS held through sequence `after`.
 
     Raises:
         MissingError: No such key; the nearest are offered.
         NotServedError: No host serves the tape.
         BusUnavailableError: No answer came.
     """
-    answer = await _ask(bus, tape, "get", {"key": key})
+    answer = await _ask(bus, tape, "get", {"key": key, "after": after})
     if answer["value"] is None:
         raise missing(key, answer["nearest"])
     return answer["value"]
 
 
-async def ask_items(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
-    """All keys that begin with a prefix, with their values, as of one moment.
+async def ask_items(bus: Bus, tape: str, prefix: str, *, after: int = 0) -> list[tuple[str, Any]]:
+    """All keys that begin with a prefix, with their values, as of one moment; not before sequence `after` of EVENTS.
 
     Raises:
         NotServedError: No host serves the tape.
@@ -116,18 +141,18 @@ async def ask_items(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
     """
     for attempt in range(LISTING_ATTEMPTS_MAX):
         try:
-            return await _ask_pages(bus, tape, prefix)
+            return await _ask_pages(bus, tape, prefix, after)
         except ConflictError:
             if attempt + 1 == LISTING_ATTEMPTS_MAX:
                 raise
     return []
 
 
-async def _ask_pages(bus: Bus, tape: str, prefix: str) -> list[tuple[str, Any]]:
+async def _ask_pages(bus: Bus, tape: str, prefix: str, after: int) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     at, more = "", True
     while more:
-        asked = {"prefix": prefix, "skip": len(found), "at": at}
+        asked = {"prefix": prefix, "skip": len(found), "at": at, "after": after}
         answer = await _ask(bus, tape, "items", asked)
         found += [(str(key), value) for key, value in answer["items"]]
         at, more = answer["at"], answer["more"] and bool(answer["items"])

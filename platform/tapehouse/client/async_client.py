@@ -306,6 +306,8 @@ class AsyncClient:
     async def kv(self, key: str, *, at: Time | None = None, at_ordinal: int | None = None, tape: str = "main") -> Any:
         """A projection's value under a key such as `positions/strategy/AAPL`; below a prefix that ends with `/`, all.
 
+        What this client was told of its commands is in it.
+
         Args:
             at, at_ordinal: As it was then, see `state_at`; now by default.
 
@@ -323,7 +325,8 @@ class AsyncClient:
             log, events, snaps = await self._past(tape)
             return await read_past(log, events, snaps, key, name=tape, moment=moment)
         if self._platform.bus is not None:
-            served = await read_served(self._platform.bus, tape, key)
+            heard = self._desks[tape][1].heard if tape in self._desks else 0
+            served = await read_served(self._platform.bus, tape, key, after=heard)
             if served is not None:
                 return served
         return await read_folded(

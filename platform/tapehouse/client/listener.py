@@ -102,6 +102,11 @@ class Listener:
             self._learning = False
             self._task = asyncio.create_task(self._follow())
 
+    @property
+    def heard(self) -> int:
+        """The sequence of EVENTS through which outcomes were taken; 0 before any."""
+        return self._heard
+
     async def close(self) -> None:
         """Stop following; who still waits is told so."""
         if self._task is not None:

@@ -34,8 +34,8 @@ class Reading:
     state: StateAt | None = None
 
 
-async def read_served(bus: Bus, tape: str, key: str) -> Reading | None:
-    """What the host answers; None where none serves the tape.
+async def read_served(bus: Bus, tape: str, key: str, *, after: int = 0) -> Reading | None:
+    """What the host answers, with all that EVENTS held through sequence `after`; None where none serves the tape.
 
     Raises:
         MissingError: There is no such key.
@@ -43,7 +43,10 @@ async def read_served(bus: Bus, tape: str, key: str) -> Reading | None:
     """
     check_key(key)
     try:
-        value = dict(await ask_items(bus, tape, key)) if key.endswith("/") else await ask_get(bus, tape, key)
+        if key.endswith("/"):
+            value: Any = dict(await ask_items(bus, tape, key, after=after))
+        else:
+            value = await ask_get(bus, tape, key, after=after)
     except NotServedError:
         return None
     return Reading(value=value, served=True)

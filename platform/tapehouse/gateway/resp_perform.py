@@ -125,7 +125,7 @@ class Gateway:
         if scan.kind not in (None, b"string"):
             return value([b"0", []], version)
         prefix = scan.pattern.prefix if scan.pattern else b""
-        rows = await self.kv.scan(prefix, level, after=after or b"", limit=scan.limit)
+        rows = await self.kv.scan(prefix, level, after=after, limit=scan.limit)
         keys = [key for key, _ in rows if scan.pattern is None or scan.pattern.matches(key)]
         cursor = self.cursors.give(rows[-1][0]) if len(rows) == scan.limit else 0
         return value([b"%d" % cursor, keys], version)

@@ -209,7 +209,7 @@ class Kv:
         return await node.get(key, self._reader_time(level))
 
     async def scan(
-        self, prefix: bytes = b"", level: Level = EVENTUAL, *, after: bytes = b"", limit: int = SCAN_LIMIT
+        self, prefix: bytes = b"", level: Level = EVENTUAL, *, after: bytes | None = None, limit: int = SCAN_LIMIT
     ) -> list[tuple[bytes, Stored]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes.
 
@@ -272,7 +272,7 @@ class Kv:
         return None if isinstance(level, Linearizable) else self._clock.time_ns()
 
     def _scan_node(
-        self, node: ShardNode, prefix: bytes, after: bytes, limit: int, now: int | None
+        self, node: ShardNode, prefix: bytes, after: bytes | None, limit: int, now: int | None
     ) -> list[tuple[bytes, Stored | Evicted]]:
         """A node's living keys of slots that it owns, of one moment; in pages, as some may be left out."""
         found: list[tuple[bytes, Stored | Evicted]] = []

@@ -53,11 +53,10 @@ class ReferenceView:
             return None
         return row
 
-    def scan(self, prefix: bytes, *, after: bytes = b"", limit: int = 0) -> list[tuple[bytes, Stored]]:
+    def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 0) -> list[tuple[bytes, Stored]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit."""
-        found = [
-            (key, row) for key in sorted(self.rows) if key.startswith(prefix) and key > after and (row := self.get(key))
-        ]
+        wanted = sorted(key for key in self.rows if key.startswith(prefix) and (after is None or key > after))
+        found = [(key, row) for key in wanted if (row := self.get(key))]
         return found[:limit] if limit else found
 
     def digest(self) -> bytes:

@@ -191,7 +191,7 @@ class View:
         return None if row < 0 else self._held(row)
 
     def scan(
-        self, prefix: bytes, *, after: bytes = b"", limit: int = 0, now: int | None = None
+        self, prefix: bytes, *, after: bytes | None = None, limit: int = 0, now: int | None = None
     ) -> list[tuple[bytes, Stored | Evicted]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit.
 

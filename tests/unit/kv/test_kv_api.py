@@ -107,13 +107,15 @@ async def test_scans_go_in_order_and_in_pages(clock: StillClock) -> None:
         for key in keys:
             await kv.put(key, key)
         await kv.put(b"q", b"")
+        await kv.put(b"", b"the empty key")
         assert len({kv.nodes.index(kv._map.node(slot_of(key))) for key in keys}) == 3
         pages = [await kv.scan(b"p/", LINEARIZABLE, limit=20)]
         while pages[-1]:
             pages.append(await kv.scan(b"p/", Session(), after=pages[-1][-1][0], limit=20))
         assert [key for page in pages for key, _ in page] == keys
         assert [len(page) for page in pages] == [20, 20, 10, 0]
-        assert [key for key, _ in await kv.scan()][-1] == b"q"  # And none of the KV's own.
+        assert [key for key, _ in await kv.scan()] == [b"", *keys, b"q"]  # And none of the KV's own.
+        assert [key for key, _ in await kv.scan(after=b"", limit=1)] == keys[:1]
         with pytest.raises(UsageError):
             await kv.scan(limit=0)
 
