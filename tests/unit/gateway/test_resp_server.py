@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from tapehouse.app.kv_gateway import make_gateway, tls_context
 from tapehouse.core.clock import SystemClock
@@ -27,6 +28,14 @@ from tests.support.kv_world import Link
 from tests.support.resp_world import array
 
 WAIT_S = 20.0
+
+
+@pytest.fixture(
+    scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
+)
+def event_loop_policy(request: pytest.FixtureRequest) -> Any:
+    """Sockets of both loops: commands run on uvloop."""
+    return request.param()
 
 
 class Client:
