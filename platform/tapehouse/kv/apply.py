@@ -6,7 +6,7 @@ from typing import Any
 
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.kv.arena import VALUE_MASK, account, allocate, block_bytes, make_room, write_head
-from tapehouse.kv.entries import BATCH_MAX, ENTRY_BYTES, EntryFlag, Op, Status
+from tapehouse.kv.entries import BATCH_MAX, ENTRY_BYTES, INDEX_BITS, SEQUENCE_BITS, EntryFlag, Op, Status
 from tapehouse.kv.integers import add_integers, integer_bytes, parse_integer, write_integer
 from tapehouse.kv.layout import (
     ANSWERED_REVISION,
@@ -44,7 +44,7 @@ IF_REVISION, KEEP_EXPIRY, RETURN_OLD = (
 APPLIED, ABSENT, PRESENT, CHANGED = int(Status.APPLIED), int(Status.ABSENT), int(Status.PRESENT), int(Status.CHANGED)
 NOT_AN_INTEGER, OVERFLOW = int(Status.NOT_AN_INTEGER), int(Status.OVERFLOW)
 NOT_OWNED, REFUSED, BAD_BATCH = int(Status.NOT_OWNED), int(Status.REFUSED), int(Status.BAD_BATCH)
-EPOCH_SHIFT, INDEX_BITS = 48, 12  # of a revision
+_EPOCH_SHIFT = SEQUENCE_BITS + INDEX_BITS
 
 
 @kernel(inline=True)
@@ -92,7 +92,7 @@ def _judge(rows: Array, arena: Array, state: Array, body: Array, at: Int, row: I
 @kernel(inline=True)
 def _revision(state: Array, slot: Int, index: Int) -> Any:
     """Of the change that the entry at `index` makes."""
-    return state[EPOCHS_FROM + slot] << EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
+    return state[EPOCHS_FROM + slot] << _EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
 
 
 @kernel(inline=True)

@@ -26,8 +26,9 @@ BATCH_MAX = 128  # entries that are applied together or not at all
 
 _HEAD = struct.Struct("<IBBHIIqQ")
 _SLOTS = struct.Struct("<HHI")
-_INDEX_BITS, _SEQUENCE_BITS = 12, 36
-EPOCH_MAX = (1 << 63 - _INDEX_BITS - _SEQUENCE_BITS) - 1
+INDEX_BITS, SEQUENCE_BITS = 12, 36  # of a revision; above them is the epoch
+SEQUENCE_MAX = (1 << SEQUENCE_BITS) - 1
+EPOCH_MAX = (1 << 63 - INDEX_BITS - SEQUENCE_BITS) - 1
 
 
 class Op(IntEnum):
@@ -110,13 +111,13 @@ def revision_of(epoch: int, sequence: int, index: int) -> int:
         sequence: Of the frame, in the log of the shard that owned the slot.
         index: Of the entry in it.
     """
-    return epoch << (_SEQUENCE_BITS + _INDEX_BITS) | sequence << _INDEX_BITS | index
+    return epoch << (SEQUENCE_BITS + INDEX_BITS) | sequence << INDEX_BITS | index
 
 
 def revision_parts(revision: int) -> tuple[int, int, int]:
     """Epoch, sequence and index of a revision."""
-    sequence = revision >> _INDEX_BITS & (1 << _SEQUENCE_BITS) - 1
-    return revision >> (_SEQUENCE_BITS + _INDEX_BITS), sequence, revision & (1 << _INDEX_BITS) - 1
+    sequence = revision >> INDEX_BITS & SEQUENCE_MAX
+    return revision >> (SEQUENCE_BITS + INDEX_BITS), sequence, revision & (1 << INDEX_BITS) - 1
 
 
 def encode_entry(entry: Entry) -> bytes:

@@ -23,8 +23,11 @@ from tapehouse.kv.entries import (
     BODY_BYTES_MAX,
     ENTRIES_MAX,
     KEY_BYTES_MAX,
+    SEQUENCE_MAX,
     VALUE_BYTES_MAX,
     Status,
+    revision_of,
+    revision_parts,
 )
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
 from tapehouse.kv.slots import SLOTS
@@ -33,8 +36,6 @@ from tapehouse.kv.sweep import collect, look_up, sweep
 BUDGET_BYTES = 1 << 30
 ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
 ARENA_BITS = 22  # bytes of a segment of the arena, so that the longest value takes an eighth of one
-SEQUENCE_MAX = (1 << 36) - 1
-_INDEX_BITS = 12
 _STATUSES = tuple(Status)
 _EXTRA_DEPTH = 4  # of the directory beyond what equal segments need
 _WHY = {
@@ -74,7 +75,7 @@ class Evicted:
     @property
     def location(self) -> int:
         """Sequence and index as one number."""
-        return self.sequence << _INDEX_BITS | self.index
+        return revision_of(0, self.sequence, self.index)
 
 
 class ViewAnswer(NamedTuple):
@@ -272,7 +273,7 @@ class View:
         return Stored(self._memory[at : at + (lengths & 0xFFFF_FFFF)].tobytes(), revision, expiry)
 
     def _evicted(self, location: int, size: int, revision: int, expiry: int) -> Evicted:
-        sequence, index = location >> _INDEX_BITS, location & (1 << _INDEX_BITS) - 1
+        _, sequence, index = revision_parts(location)
         return Evicted(sequence=sequence, index=index, bytes=size, revision=revision, expiry=expiry)
 
     # Applying.
