@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tapehouse.core.check import check
 from tapehouse.core.errors import GapError, UsageError
-from tapehouse.kv.entries import Answer, Entry, EntryFlag, Op, Status, batch_count, open_entry_frame, read_entries
+from tapehouse.kv.entries import Entry, Op, batch_count, open_entry_frame, read_entries
 from tapehouse.kv.reference import KEYED, ReferenceView, Stored
 from tapehouse.kv.slots import slot_of
 from tapehouse.log.port import Extent, Log
@@ -36,6 +35,27 @@ class Version:
     sequence: int
 
 
+class _Remembering(ReferenceView):
+    """The machine, which takes note of what one key is set to."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self._key = key
+        self._steps: list[Stored | None] = []
+
+    def _set(self, key: bytes, row: Stored | None) -> None:
+        super()._set(key, row)
+        if key == self._key:
+            self._steps.append(row)
+
+    def take_steps(self) -> list[Stored | None]:
+        """What the key was set to since the last call; what expired as it was set was there and is gone."""
+        steps, self._steps = self._steps, []
+        if steps and steps[-1] is not None and self.get(self._key) is None:
+            steps.append(None)
+        return steps
+
+
 async def read_history(
     log: Log, extent: Extent, key: bytes, *, through: int, limit: int = 100, frames_max: int = HISTORY_FRAMES_MAX
 ) -> list[Version]:
@@ -55,21 +75,17 @@ async def read_history(
     if through > frames_max:
         raise UsageError(f"{through} frames", subject=log.name, hint=f"a history reads {frames_max} at most")
     found: deque[Version] = deque(maxlen=limit)
-    machine, slot = ReferenceView(), slot_of(key)
+    machine, slot = _Remembering(key), slot_of(key)
     async for message in log.read(1, through=through):
         header, body = open_entry_frame(message.payload)
         if header.log_id != extent.log_id_at(message.sequence):
             continue
         entries = of_slot(read_entries(bytes(body), header.count), slot)
-        before = machine.get(key)
-        answers = machine.apply(
+        machine.apply(
             entries, writer=header.writer, number=header.first_ordinal, time=header.first_time,
             sequence=message.sequence,
         )  # fmt: skip
-        steps = _steps(key, before, entries, answers, machine.now)
-        if steps:
-            check(steps[-1] == machine.get(key), f"the history of {key!r} differs from its machine")
-            found += [_version(row, machine.now, message.sequence) for row in steps]
+        found += [_version(row, machine.now, message.sequence) for row in machine.take_steps()]
     return list(found)
 
 
@@ -83,32 +99,6 @@ def of_slot(entries: list[Entry], slot: int) -> list[Entry]:
         is_ours = entry.op is Op.OWN or any(each.op in KEYED and slot_of(each.key) == slot for each in group)
         kept += group if is_ours else [_NOTHING] * len(group)
     return kept
-
-
-def _steps(
-    key: bytes, row: Stored | None, entries: list[Entry], answers: list[Answer], now: int
-) -> list[Stored | None]:
-    """What the key held after each entry of a frame that changed it, from what it held before the frame."""
-    steps: list[Stored | None] = []
-    for entry, answer in zip(entries, answers, strict=True):
-        if entry.key != key or entry.op not in KEYED or answer.status is not Status.APPLIED:
-            continue
-        if row is not None and row.expiry and row.expiry <= now:
-            row = None
-        kept = row.expiry if row else 0
-        if entry.op is Op.DELETE:
-            row = None
-        elif entry.op is Op.PUT:
-            row = Stored(entry.value, answer.revision, kept if entry.flags & EntryFlag.KEEP_EXPIRY else entry.expiry)
-        elif entry.op is Op.ADD:
-            amount = int.from_bytes(entry.value, "little", signed=True)
-            row = Stored(b"%d" % (int(row.value if row else b"0") + amount), answer.revision, kept)
-        elif row is not None:
-            row = Stored(row.value, row.revision, entry.expiry)
-        steps.append(row)
-    if steps and row is not None and row.expiry and row.expiry <= now:
-        steps.append(None)
-    return steps
 
 
 def _version(row: Stored | None, time: int, sequence: int) -> Version:

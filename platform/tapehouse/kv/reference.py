@@ -137,19 +137,26 @@ class ReferenceView:
             return Answer(status=status, revision=self._revision(entry.key), old=returned)
         revision = revision_of(self.epochs[slot_of(entry.key)], self.sequence, index)
         if entry.op is Op.DELETE:
-            del self.rows[entry.key]
+            self._set(entry.key, None)
             return Answer(status=status, revision=revision, old=returned)
         if entry.op is Op.EXPIRE:
             assert old is not None
-            self.rows[entry.key] = Stored(old.value, old.revision, entry.expiry)
+            self._set(entry.key, Stored(old.value, old.revision, entry.expiry))
             return Answer(status=status, revision=self._revision(entry.key), old=returned)
         value, expiry = entry.value, entry.expiry
         if entry.op is Op.ADD:
             value = b"%d" % ((_integer(old.value) or 0 if old else 0) + _addend(entry))
         if entry.op is Op.ADD or entry.flags & EntryFlag.KEEP_EXPIRY:
             expiry = old.expiry if old else 0
-        self.rows[entry.key] = Stored(value, revision, expiry)
+        self._set(entry.key, Stored(value, revision, expiry))
         return Answer(status=status, revision=revision, old=returned)
+
+    def _set(self, key: bytes, row: Stored | None) -> None:
+        """What a key holds from now on; None for nothing."""
+        if row is None:
+            del self.rows[key]
+        else:
+            self.rows[key] = row
 
     def _judge(self, entry: Entry) -> Status:
         """Whether an entry can be applied now, or why not; the first reason in this order."""
