@@ -13,8 +13,9 @@ from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv.client import Kv
 from tapehouse.kv.entries import open_entry_frame, read_entries
 from tapehouse.kv.reference import ReferenceView
-from tapehouse.log import Extent, MemoryLog, Message
+from tapehouse.log import MemoryLog, Message
 from tapehouse.log.port import Log
+from tapehouse.log.wrapped import WrappedLog
 
 FAULTS = ("fine", "lost", "unheard", "late", "refused")
 TURNS = 60  # of the event loop, until nobody has anything left to do
@@ -52,7 +53,7 @@ class StillClock:
                 future.set_result(None)
 
 
-class Link:
+class Link(WrappedLog):
     """One gateway's way to a log that others write too; see `log.port.Log`.
 
     `faults` says what becomes of the next appends: `lost` and `unheard` give no acknowledgement, without and with the
@@ -61,6 +62,7 @@ class Link:
     """
 
     def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
         self.log = log
         self.faults: deque[str] = deque()
         self.appended: list[bytes] = []
@@ -69,13 +71,6 @@ class Link:
         self._through: int | None = None  # what the reader may see; None for all
         self._let_go = asyncio.Event()
         self._breaks = False
-
-    @property
-    def name(self) -> str:
-        return self.log.name
-
-    async def extent(self) -> Extent:
-        return await self.log.extent()
 
     async def append(
         self,
@@ -97,7 +92,7 @@ class Link:
         if fault == "stuck":
             self._stuck = asyncio.get_running_loop().create_future()
             await self._stuck
-        sequence = await self.log.append(payload, expected_last=expected_last, subject=subject, headers=headers)
+        sequence = await super().append(payload, expected_last=expected_last, subject=subject, headers=headers)
         if fault == "unheard":
             raise AmbiguousAppendError("no acknowledgement came")
         return sequence
@@ -126,11 +121,8 @@ class Link:
         """Have the reader fail at the next message."""
         self._breaks = True
 
-    async def last(self) -> Message | None:
-        return await self.log.last()
-
     async def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
-        async for message in self.log.read(first, through=through, follow=follow):
+        async for message in super().read(first, through=through, follow=follow):
             while follow and self._through is not None and message.sequence > self._through:
                 self._let_go.clear()
                 await self._let_go.wait()
@@ -138,9 +130,6 @@ class Link:
                 self._breaks = False
                 raise BusUnavailableError("the reader lost its connection")
             yield message
-
-    async def trim(self, below: int) -> None:
-        await self.log.trim(below)
 
 
 _lives = itertools.count(1)

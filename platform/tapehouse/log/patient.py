@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tapehouse.core.errors import BusUnavailableError
-from tapehouse.log.port import Extent, Log, Message
+from tapehouse.log.port import Log, Message
+from tapehouse.log.wrapped import WrappedLog
 
 PAUSE_S = 0.5  # between two attempts of a reader that follows; it ends with its caller
 
 
-class PatientLog:
+class PatientLog(WrappedLog):
     """Any log; see `port.Log` for the contract. Only following is patient: whoever asks for an answer still gets one.
 
     Args:
@@ -19,32 +20,8 @@ class PatientLog:
     """
 
     def __init__(self, log: Log, *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._log = log
+        super().__init__(log)
         self._pause = pause
-
-    @property
-    def name(self) -> str:
-        """The log's own."""
-        return self._log.name
-
-    async def extent(self) -> Extent:
-        """What the log holds now."""
-        return await self._log.extent()
-
-    async def append(
-        self,
-        payload: bytes,
-        *,
-        expected_last: int | None,
-        subject: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> int:
-        """As the log does."""
-        return await self._log.append(payload, expected_last=expected_last, subject=subject, headers=headers)
-
-    async def last(self) -> Message | None:
-        """The last message."""
-        return await self._log.last()
 
     async def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
         """Messages in order and without a hole; one who follows waits for as long as nobody answers."""
@@ -60,7 +37,3 @@ class PatientLog:
                 await self._pause(PAUSE_S)
             else:
                 return
-
-    async def trim(self, below: int) -> None:
-        """As the log does."""
-        await self._log.trim(below)

@@ -17,14 +17,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tapehouse.core.errors import BusUnavailableError, GapError, IntegrityError, TapehouseError
-from tapehouse.log.port import MESSAGES_PER_READ_MAX, Extent, Log, Message
+from tapehouse.log.port import MESSAGES_PER_READ_MAX, Log, Message
+from tapehouse.log.wrapped import WrappedLog
 
 WINDOW_MESSAGES = MESSAGES_PER_READ_MAX
 WINDOW_BYTES = 32 * 1024 * 1024  # of payloads; the newest message stays whatever its size
 UNHURRIED_S = 0.001  # long enough for a frame to be folded and its append sent
 
 
-class SharedLog:
+class SharedLog(WrappedLog):
     """Any log; see `port.Log` for the contract. Only following is shared: whoever reads a range reads the log.
 
     Args:
@@ -35,24 +36,15 @@ class SharedLog:
     def __init__(
         self, log: Log, *, subject: str | None = None, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        self._log = log
+        super().__init__(log)
         self._subject = subject
         self._pause = pause
         self._window: _Window | None = None  # while somebody follows
         self._joining = asyncio.Lock()
 
-    @property
-    def name(self) -> str:
-        """The log's own."""
-        return self._log.name
-
     def unhurried(self) -> Log:
         """The same log, for those whom nobody waits for."""
         return _Unhurried(self)
-
-    async def extent(self) -> Extent:
-        """What the log holds now."""
-        return await self._log.extent()
 
     async def append(
         self,
@@ -71,17 +63,9 @@ class SharedLog:
             )
         return sequence
 
-    async def last(self) -> Message | None:
-        """The last message."""
-        return await self._log.last()
-
     def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
         """Messages in order and without a hole; see `port.Log`."""
         return self._follow(first, through, is_hurried=True) if follow else self._log.read(first, through=through)
-
-    async def trim(self, below: int) -> None:
-        """As the log does."""
-        await self._log.trim(below)
 
     async def _follow(self, first: int, through: int | None, *, is_hurried: bool) -> AsyncIterator[Message]:
         window = await self._join()
@@ -223,36 +207,14 @@ class _Window:
             self.late_news.set()
 
 
-class _Unhurried:
+class _Unhurried(WrappedLog):
     """A shared log for those who may come a moment later."""
 
     def __init__(self, shared: SharedLog) -> None:
+        super().__init__(shared)
         self._shared = shared
-
-    @property
-    def name(self) -> str:
-        return self._shared.name
-
-    async def extent(self) -> Extent:
-        return await self._shared.extent()
-
-    async def append(
-        self,
-        payload: bytes,
-        *,
-        expected_last: int | None,
-        subject: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> int:
-        return await self._shared.append(payload, expected_last=expected_last, subject=subject, headers=headers)
-
-    async def last(self) -> Message | None:
-        return await self._shared.last()
 
     def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
         if follow:
             return self._shared._follow(first, through, is_hurried=False)
-        return self._shared.read(first, through=through)
-
-    async def trim(self, below: int) -> None:
-        await self._shared.trim(below)
+        return super().read(first, through=through)
