@@ -25,7 +25,7 @@ from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
 from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
 from tapehouse.kv.client import Kv
-from tapehouse.kv.shard_map import SHARDS_KEY, SHARDS_MAX
+from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
 from tapehouse.log import MemoryLog
@@ -75,7 +75,7 @@ class Serving:
     def table(self) -> dict[str, object]:
         """Where it is, and what it has."""
         return {
-            "resp": f"{self.host}:{self.port}", "shards": len(self.kv.nodes), "keys": count_keys(self.kv),
+            "resp": f"{self.host}:{self.port}", "shards": len(self.kv.nodes), "keys": self.kv.count_keys(),
             "positions": [node.applied for node in self.kv.nodes], "tls": self.tls, "pid": os.getpid(),
         }  # fmt: skip
 
@@ -220,15 +220,7 @@ def make_gateway(kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connectio
         return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime)
 
     first = clock.time_ns() // NS_PER_MS  # No cursor of an earlier run is met.
-    return Gateway(
-        kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=lambda: count_keys(kv), rebalance=rebalance
-    )
-
-
-def count_keys(kv: Kv) -> int:
-    """How many keys clients can see; as in Redis, expired ones count until they are swept."""
-    ours = sum(node.view.get(SHARDS_KEY) is not None for node in kv.nodes)
-    return sum(node.view.metrics().keys for node in kv.nodes) - ours
+    return Gateway(kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=kv.count_keys, rebalance=rebalance)
 
 
 def info_text(kv: Kv, traffic: Traffic, *, port: int, connections_max: int, uptime_s: int) -> str:
@@ -259,7 +251,7 @@ def info_text(kv: Kv, traffic: Traffic, *, port: int, connections_max: int, upti
             f"queued={shard.queued_entries},frames={shard.frames},entries={shard.entries}"
             for shard in shards
         },
-        "Keyspace": {"db0": f"keys={count_keys(kv)},expires=0,avg_ttl=0"},
+        "Keyspace": {"db0": f"keys={kv.count_keys()},expires=0,avg_ttl=0"},
     }  # fmt: skip
     return LINE_END.join(
         [f"# {title}{LINE_END}" + "".join(f"{name}:{told}{LINE_END}" for name, told in lines.items())

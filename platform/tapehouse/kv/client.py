@@ -22,7 +22,7 @@ from tapehouse.kv.node import ShardNode
 from tapehouse.kv.recent import Change, sum_of
 from tapehouse.kv.reference import Stored
 from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
-from tapehouse.kv.shard_map import ShardMap, own_first_slots, settle_shards
+from tapehouse.kv.shard_map import SHARDS_KEY, ShardMap, own_first_slots, settle_shards
 from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit
 from tapehouse.kv.slots import slot_of
 from tapehouse.kv.view import BUDGET_BYTES, Evicted, View, ViewAnswer
@@ -251,6 +251,11 @@ class Kv:
         node = self._map.node(slot_of(key))
         through = node.applied
         return await read_history(node.log, await node.log.extent(), key, through=through, limit=limit)
+
+    def count_keys(self) -> int:
+        """How many keys there are, the KV's own left out; as in Redis, expired ones count until they are swept."""
+        ours = sum(node.view.get(SHARDS_KEY) is not None for node in self.nodes)
+        return sum(node.view.metrics().keys for node in self.nodes) - ours
 
     async def measure(self) -> list[ShardMeasures]:
         """What each shard holds and did; how far it is behind is asked of the broker, None where that is away."""
