@@ -18,6 +18,7 @@ def serve(
     tls_key: Path | None = None,
     commit: Literal["group", "each"] = "group",
     max_connections: int = 10_000,
+    tape: str = "main",
     json: bool = False,
 ) -> int:
     """Serve the replicated KV to redis-cli, redis-py, redis-benchmark and any other client of RESP.
@@ -56,6 +57,8 @@ def serve(
         `group` writes together what waited for the frame before; `each` one message for each write.
     max_connections
         At once; one more is told so and closed.
+    tape
+        Whose desk's projections are read as `positions/`, `orders/`, `prices/`, `surface/`, `cash/` and `pnl/`.
     json
         What serves, and at the end what it did, as one line of JSON each.
     """
@@ -65,7 +68,7 @@ def serve(
 
     options = ServeOptions(
         port=resp, bind=bind, shards=shards, nats=nats, home=home, token_file=token_file, tls_cert=tls_cert,
-        tls_key=tls_key, commit=commit, connections_max=max_connections,
+        tls_key=tls_key, commit=commit, connections_max=max_connections, tape=tape,
     )  # fmt: skip
 
     async def run() -> dict[str, object]:
