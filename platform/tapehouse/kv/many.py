@@ -142,7 +142,7 @@ class Many:
         table[:, bulk.REPLY_AT] = offsets[:-1]
         data = np.empty(int(offsets[-1]), np.uint8)
         for shard in shards:
-            bulk.gather(self.kv.nodes[shard].view.arena, table, count, shard, data)
+            bulk.gather(self.kv.nodes[shard].view.arrays[2], table, count, shard, data)
         return Found(Packed(data, offsets), table[:, bulk.KEY_REVISION].copy())
 
     async def _get_slowly(self, keys: Packed, table: Any, slow: list[int], level: Level) -> Found:
@@ -151,7 +151,7 @@ class Many:
         revisions = table[:, bulk.KEY_REVISION].copy()
         for place in np.flatnonzero(table[:, bulk.VALUE_BYTES] > 0).tolist():
             at, size = table[place, bulk.VALUE_AT], table[place, bulk.VALUE_BYTES]
-            values[place] = self.kv.nodes[table[place, bulk.KEY_SHARD]].view.arena[at : at + size].tobytes()
+            values[place] = self.kv.nodes[table[place, bulk.KEY_SHARD]].view.arrays[2][at : at + size].tobytes()
         for first in range(0, len(slow), SLOW_AT_ONCE):
             part = slow[first : first + SLOW_AT_ONCE]
             found = await asyncio.gather(*(self.kv.get(keys.item(place), level) for place in part))
