@@ -21,6 +21,7 @@ from tapehouse.core.ids import new_writer_id
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
+from tapehouse.gateway.resp_runs import KvRuns
 from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
 from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
@@ -224,7 +225,9 @@ def make_gateway(kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connectio
         return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime)
 
     first = clock.time_ns() // NS_PER_MS  # No cursor of an earlier run is met.
-    return Gateway(kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=kv.count_keys, rebalance=rebalance)
+    return Gateway(
+        kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=kv.count_keys, rebalance=rebalance, runs=KvRuns(kv)
+    )
 
 
 def info_text(kv: Kv, traffic: Traffic, *, port: int, connections_max: int, uptime_s: int) -> str:

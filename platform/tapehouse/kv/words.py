@@ -67,6 +67,21 @@ def copy_bytes(typing_context: Any, to: Any, to_at: Any, source: Any, source_at:
     return types.void(to, types.int64, source, types.int64, types.int64), emit
 
 
+@intrinsic
+def prefetch_at(typing_context: Any, data: Any, at: Any) -> Any:
+    """Tell the CPU that the bytes from `at` on will be read soon; it changes nothing else."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _pointer(context, builder, signature.args[0], *arguments)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, [place, number(0), number(3), number(1)])  # To be read, kept in all caches, of data.
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64), emit
+
+
 @kernel(inline=True)
 def same_bytes(left: Array, left_at: Int, right: Array, right_at: Int, size: Int) -> Any:
     """Whether two runs of bytes are equal."""
