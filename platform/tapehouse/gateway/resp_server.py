@@ -20,7 +20,7 @@ from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_replies import error
 from tapehouse.gateway.resp_runs import ReadRun, WriteRun
 from tapehouse.gateway.resp_session import READ_BYTES_MAX, Asked, RespSession
-from tapehouse.kv.levels import LINEARIZABLE, Level
+from tapehouse.kv.levels import LINEARIZABLE, Level, Session
 
 CONNECTIONS_MAX = 10_000
 BYTES_MAX = 512 * 1024 * 1024  # that are kept for all clients together; who holds most is cut off
@@ -108,7 +108,7 @@ class RespServer:
     Args:
         traffic: Counted here.
         token: What clients must know; empty where nobody need say who he is.
-        level: Of reads, until a client chooses another.
+        level: Of reads, until a client chooses another; `Session()` gives each connection a session of its own.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class RespServer:
         self.traffic.connected += 1
         self.connections[one] = 0
         return RespSession(
-            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer, level=self._level,
-            runs=self.gateway.runs,
+            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer,
+            level=Session() if isinstance(self._level, Session) else self._level, runs=self.gateway.runs,
         )  # fmt: skip
 
     def leave(self, one: Connection) -> None:
