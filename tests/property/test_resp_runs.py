@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +15,7 @@ from tapehouse.gateway.resp_runs import REPLY_BYTES_MAX, RUN_MAX
 from tapehouse.kv.entries import KEY_BYTES_MAX
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Eventual, Level, Session
 from tapehouse.kv.many import Many, Packed
+from tapehouse.kv.reference import Stored
 from tapehouse.kv.requests import RESERVED
 from tapehouse.log import MemoryLog
 from tests.support.kv_world import StillClock, open_kv
@@ -157,3 +158,27 @@ async def test_keys_that_nobody_may_read() -> None:
             with pytest.raises(DataError):
                 await Many(kv).get(Packed.of([b"a", key]))
         assert len((await Many(kv).get(Packed.of([]))).values) == 0
+
+
+class Upper:
+    """A derived prefix: what a key holds is the rest of it in upper case."""
+
+    prefixes: ClassVar[dict[bytes, str]] = {b"up/": "nothing"}
+
+    async def get(self, key: bytes, level: Level) -> Stored | None:
+        return Stored(key.removeprefix(b"up/").upper(), 0, 0)
+
+    async def scan(self, prefix: bytes, level: Level, *, after: bytes | None, limit: int) -> list[tuple[bytes, Stored]]:
+        return []
+
+
+async def test_derived_keys_are_no_keys_of_runs() -> None:
+    async with await open_kv(MemoryLog("KV_0"), clock=StillClock(), derived=Upper()) as kv:
+        talk = Talk(kv, StillClock())
+        for level in ("eventual", "linearizable"):
+            await talk.ask(f"READLEVEL {level}")
+            told = await talk.say(b"SET a 1\r\nSET up/x 2\r\nSET b 3\r\nGET a\r\nGET up/y\r\nGET b\r\n")
+            assert told.startswith(b"+OK\r\n-READONLY up/ is derived")
+            assert told.endswith(b"+OK\r\n$1\r\n1\r\n$1\r\nY\r\n$1\r\n3\r\n")
+        found = await Many(kv).get(Packed.of([b"a", b"up/z", b"b"]))
+        assert [found.values.item(place) for place in range(3)] == [b"1", b"Z", b"3"]

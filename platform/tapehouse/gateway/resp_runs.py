@@ -189,7 +189,7 @@ class KvRuns:
     def __init__(self, kv: Kv) -> None:
         self._kv = kv
         self._many = Many(kv)
-        self._prefixes = prefix_table([RESERVED])
+        self._prefixes = prefix_table([RESERVED, *kv.derived_prefixes])
         self._keys = np.zeros((RUN_MAX, KEY_WORDS), np.int64)
         self._out = np.empty(REPLY_BYTES_MAX, np.uint8)
 

@@ -76,6 +76,7 @@ class Many:
 
     def __init__(self, kv: Kv) -> None:
         self.kv = kv
+        self._derived = bulk.prefix_table(kv.derived_prefixes)
 
     def route(self, data: Any, keys: Any, count: int) -> list[int]:
         """Say of each key which shard it belongs to; the shards."""
@@ -129,6 +130,8 @@ class Many:
             raise DataError(f"a key of {sizes.max()} bytes", hint=f"at most {KEY_BYTES_MAX}")
         if bulk.first_with_prefix(_RESERVED, keys.data, table, count) < count:
             raise DataError(f"keys that begin with {RESERVED!r} are the KV's own")
+        if bulk.first_with_prefix(self._derived, keys.data, table, count) < count:
+            return await self._get_slowly(keys, table, list(range(count)), level)
         shards = self.route(keys.data, table, count)
         if not self.is_at(shards, level):
             await self.reach(shards, level)
