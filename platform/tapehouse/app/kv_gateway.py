@@ -28,6 +28,7 @@ from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, T
 from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
 from tapehouse.kv.client import Kv
 from tapehouse.kv.derived import Derived
+from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
@@ -38,6 +39,7 @@ TOKEN_BYTES_MAX = 1_024
 PORT_MAX = 65_535
 NS_PER_MS = NS_PER_SECOND // 1_000
 LINE_END = "\r\n"  # of INFO
+LEVELS: dict[str, Level] = {"linearizable": LINEARIZABLE, "session": Session(), "eventual": EVENTUAL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class ServeOptions:
         port: 0 for any that is free.
         shards: Of a new KV; None takes what there is, and 1 where there is none.
         token_file: Its text is what clients must know.
+        level: Of a connection's reads, until it chooses another.
         tape: Whose desk's projections are read below the derived prefixes.
         budget_bytes: Of memory for each shard's view.
     """
@@ -61,6 +64,7 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     commit: Commit = "group"
+    level: Level = LINEARIZABLE
     connections_max: int = CONNECTIONS_MAX
     tape: str = DEFAULT_TAPE
     budget_bytes: int = BUDGET_BYTES
@@ -107,7 +111,7 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
             traffic, clock = Traffic(), SystemClock()
             gateway = make_gateway(kv, traffic, clock, port=port, connections_max=options.connections_max)
             limits = Limits(connections=options.connections_max)
-            server = RespServer(gateway, traffic=traffic, token=token, limits=limits)
+            server = RespServer(gateway, traffic=traffic, token=token, level=options.level, limits=limits)
             await server.start(sock, tls)
             try:
                 yield Serving(host=host, port=port, kv=kv, server=server, traffic=traffic, tls=tls is not None)
@@ -284,5 +288,5 @@ async def warm_kv() -> None:
         gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
         session = RespSession(Rows(), identity=1)
         asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())
-        async for number, reply in gateway.perform(asked, session.version):
+        async for number, reply in gateway.perform(asked):
             session.answer(number, reply)

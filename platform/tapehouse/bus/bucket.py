@@ -15,8 +15,8 @@ from nats.aio.msg import Msg
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, ApiError, api_error
 from tapehouse.bus.connection import PATIENCE_S, RETRY_PAUSE_S, Bus
-from tapehouse.bus.jetstream import stream_info
 from tapehouse.bus.requests import NobodyListensError, UnansweredError
+from tapehouse.bus.stream_calls import call_stream, settle, stream_info
 from tapehouse.core import AmbiguousAppendError, BusUnavailableError, ConflictError, MissingError, UsageError
 
 PUT_TIMEOUT_S = 2.0
@@ -76,6 +76,7 @@ class Bucket:
                 "allow_direct": True, "deny_delete": True,
             }  # fmt: skip
             await bus.patient_api(f"STREAM.CREATE.{bucket._stream}", config)
+            await settle(bus, bucket._stream, f"{bucket._head}>")
         if not config.get("allow_direct"):
             raise UsageError("the bucket allows no direct reads", subject=name, hint="nats stream edit --allow-direct")
         return bucket
@@ -83,7 +84,8 @@ class Bucket:
     async def entries(self) -> AsyncIterator[BucketEntry]:
         """The last message of every key, deleted ones too, in the order of their sequences.
 
-        A replica that is behind may answer: each was the last one at some moment, and the fence of a write knows.
+        A replica that is behind may answer, so the leader is asked at the end whether that was all; each was the last
+        one at some moment, and the fence of a write knows whether it still is.
 
         Raises:
             BusUnavailableError: No batch came in PATIENCE_S.
@@ -94,7 +96,7 @@ class Bucket:
             for entry in batch:
                 yield entry
                 first = entry.sequence + 1
-            if is_last:
+            if is_last and not await self._has_from(first):
                 return
 
     async def get(self, key: str) -> BucketEntry | None:
@@ -104,8 +106,8 @@ class Bucket:
             BusUnavailableError: No leader answers.
         """
         try:
-            answer = await self._bus.patient_api(
-                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": f"{self._head}{key}"}
+            answer = await call_stream(
+                self._bus, "STREAM.MSG.GET", self._stream, {"last_by_subj": f"{self._head}{key}"}
             )
         except MissingError as error:
             if error.message == "no such message":
@@ -126,6 +128,19 @@ class Bucket:
         """
         sent = headers if value is not None else {**headers, OPERATION: _DELETED[0]}
         return await fenced_put(self._bus, f"{self._head}{key}", value or b"", expected=expected, headers=sent)
+
+    async def _has_from(self, first: int) -> bool:
+        """Whether the leader has a message from this sequence on."""
+        try:
+            await call_stream(
+                self._bus, "STREAM.MSG.GET", self._stream, {"seq": first, "next_by_subj": f"{self._head}>"}
+            )
+        except MissingError as error:
+            if error.message == "no such message":
+                return False
+            raise
+        await asyncio.sleep(RETRY_PAUSE_S)
+        return True
 
     async def _patient_batch(self, first: int) -> tuple[list[BucketEntry], bool]:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_replies import error
 from tapehouse.gateway.resp_runs import ReadRun, WriteRun
 from tapehouse.gateway.resp_session import READ_BYTES_MAX, Asked, RespSession
-from tapehouse.kv.levels import LINEARIZABLE, Level
+from tapehouse.kv.levels import LINEARIZABLE, Level, Session
 
 CONNECTIONS_MAX = 10_000
 BYTES_MAX = 512 * 1024 * 1024  # that are kept for all clients together; who holds most is cut off
@@ -108,7 +108,7 @@ class RespServer:
     Args:
         traffic: Counted here.
         token: What clients must know; empty where nobody need say who he is.
-        level: Of reads, until a client chooses another.
+        level: Of reads, until a client chooses another; `Session()` gives each connection a session of its own.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class RespServer:
         self.traffic.connected += 1
         self.connections[one] = 0
         return RespSession(
-            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer, level=self._level,
-            runs=self.gateway.runs,
+            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer,
+            level=Session() if isinstance(self._level, Session) else self._level, runs=self.gateway.runs,
         )  # fmt: skip
 
     def leave(self, one: Connection) -> None:
@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._session: RespSession | None = None
         self._transport: Any = None
-        self._waiting: deque[tuple[list[Asked], int]] = deque()  # what is to be done, and in which version of RESP
+        self._waiting: list[Asked] = []  # what is to be done
         self._task: asyncio.Task[None] | None = None
         self._unsent = 0  # bytes that the transport has and the client has not
         self._begun = 0.0  # loop time of the connection
@@ -330,11 +330,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
-        version = self._session.version
-        if self._waiting and self._waiting[-1][1] == version:
-            self._waiting[-1][0].extend(asked)  # The more goes together, the fewer frames and barriers.
-        else:
-            self._waiting.append((asked, version))
+        self._waiting.extend(asked)  # The more goes together, the fewer frames and barriers.
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._perform(self._session))
 
@@ -343,8 +339,8 @@ class Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                asked, version = self._waiting.popleft()
-                async for number, reply in self._server.gateway.perform(asked, version):
+                asked, self._waiting = self._waiting, []
+                async for number, reply in self._server.gateway.perform(asked):
                     session.answer(number, reply)
                     if session.is_lost:
                         break
