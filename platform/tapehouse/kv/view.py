@@ -7,7 +7,6 @@ Pure: no I/O and no clock. One thread at a time.
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tapehouse.kv.entries import (
     revision_parts,
 )
 from tapehouse.kv.moment import Moment
+from tapehouse.kv.ordering import in_order
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.sweep import collect, look_up, sweep
@@ -201,12 +201,10 @@ class View:
     ) -> list[tuple[bytes, Stored | Evicted]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit.
 
-        It looks at every key.
+        It looks at every key, and puts in order no more than it gives.
         """
-        found = self._collect(prefix, after, now or 0)
-        keyed = ((self._key(row), row) for row in found.tolist())
-        ordered = heapq.nsmallest(limit, keyed) if limit else sorted(keyed)
-        return [(key, self._held(row)) for key, row in ordered]
+        found = in_order(self._rows, self._arena, self._collect(prefix, after, now or 0), limit)
+        return [(self._key(row), self._held(row)) for row in found.tolist()]
 
     def digest(self, value_of: Callable[[Evicted], bytes] | None = None) -> bytes:
         """32 bytes that two equal states share: keys that live, slots, gateways, time.
