@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tapehouse.core.check import check
 from tapehouse.core.errors import UsageError
 from tapehouse.kv.entries import Entry, EntryFlag, Op, Status, encode_entry, slots_value
@@ -70,18 +72,18 @@ class ShardMap:
 
     def __init__(self, nodes: Sequence[ShardNode]) -> None:
         self._nodes = nodes
-        self._owner: list[int] = []
+        self.owners = np.zeros(SLOTS, np.int64)  # the shard of each slot
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the views again: of two that own a slot, the one of the later epoch is right."""
         epochs = [node.view.epochs for node in self._nodes]
         shards = range(len(epochs))
-        self._owner = [max(shards, key=lambda shard: epochs[shard][slot]) for slot in range(SLOTS)]
+        self.owners[:] = [max(shards, key=lambda shard: epochs[shard][slot]) for slot in range(SLOTS)]
 
     def node(self, slot: int) -> ShardNode:
         """The shard to ask about a slot."""
-        return self._nodes[self._owner[slot]]
+        return self._nodes[self.owners.item(slot)]
 
 
 def _own(first: int, last: int) -> Entry:
