@@ -23,7 +23,7 @@ from tests.support.cli import Shell
 from tests.support.clusters import unique
 from tests.support.kv_world import StillClock, open_kv, settle
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 KEYS = 3_000
 
 
