@@ -1,0 +1,42 @@
+"""Gateway processes on clusters of three and five, with everything that may go wrong, one fault after another."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tapehouse.bus import Cluster
+from tests.support.clusters import free_config
+from tests.support.kv_campaign import Fault, Field, field_of, record, require_promises
+
+pytestmark = pytest.mark.chaos
+
+SEED = 20_261_122
+CLIENTS = 12
+CALLS = 100
+GATEWAYS = 3
+
+
+async def kill_the_minority(field: Field) -> None:
+    """As many brokers at once as the cluster can spare."""
+    await field.kill_brokers((len(field.cluster.state.nodes) - 1) // 2)
+
+
+FAULTS: tuple[Fault, ...] = (
+    kill_the_minority, Field.stop_broker, Field.step_down, Field.kill_gateway, Field.stop_gateway, Field.cut_off,
+    Field.deafen, Field.silence,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("nodes", "seed"), [(3, SEED), (3, SEED + 1), (5, SEED + 2)])
+async def test_every_fault(nodes: int, seed: int, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    path = tmp_path / "kv.jsonl"
+    order = list(FAULTS)
+    random.Random(seed).shuffle(order)
+    with Cluster(free_config(tmp_path / "nats", nodes=nodes)) as cluster:
+        async with field_of(cluster, tmp_path, gateways=GATEWAYS, base=0) as field:
+            operations = await record(field, path, clients=CLIENTS, calls=CALLS, seed=seed, faults=order)
+            await require_promises(field, path, operations)
