@@ -9,7 +9,14 @@ import pytest
 
 from tapehouse.bus import Cluster
 from tests.support.clusters import free_config
-from tests.support.kv_campaign import Fault, Field, field_of, record, require_promises
+from tests.support.kv_campaign import (
+    Fault,
+    Field,
+    field_of,
+    record,
+    require_promises,
+    require_served_promises,
+)
 
 pytestmark = pytest.mark.chaos
 
@@ -40,3 +47,13 @@ async def test_every_fault(nodes: int, seed: int, tmp_path: Path) -> None:
         async with field_of(cluster, tmp_path, gateways=GATEWAYS, base=0) as field:
             operations = await record(field, path, clients=CLIENTS, calls=CALLS, seed=seed, faults=order)
             await require_promises(field, path, operations)
+
+
+async def test_every_fault_under_the_gateway_itself(tmp_path: Path) -> None:
+    """`tapehouse kv serve`, asked over RESP: no revisions, so no sessions and conditions."""
+    path = tmp_path / "kv.jsonl"
+    kinds = ("linearizable", "linearizable", "eventual", "put", "put", "delete")
+    with Cluster(free_config(tmp_path / "nats", nodes=3)) as cluster:
+        async with field_of(cluster, tmp_path, gateways=2, base=0, is_served=True) as field:
+            operations = await record(field, path, clients=8, calls=CALLS, seed=SEED, faults=FAULTS, kinds=kinds)
+            await require_served_promises(field, path, operations)
