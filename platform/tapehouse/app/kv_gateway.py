@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
-from tapehouse.app.bootstrap import Platform, home_directory, open_platform
+from tapehouse.app.bootstrap import DEFAULT_TAPE, Platform, home_directory, open_platform
+from tapehouse.app.kv_derived import derived_of
 from tapehouse.bus import JetStreamLog, kv_spec
 from tapehouse.core.clock import Clock, SystemClock
 from tapehouse.core.errors import MissingError, UsageError
@@ -26,6 +27,7 @@ from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
 from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
 from tapehouse.kv.client import Kv
+from tapehouse.kv.derived import Derived
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
@@ -49,6 +51,7 @@ class ServeOptions:
         shards: Of a new KV; None takes what there is, and 1 where there is none.
         token_file: Its text is what clients must know.
         level: Of a connection's reads, until it chooses another.
+        tape: Whose desk's projections are read below the derived prefixes.
         budget_bytes: Of memory for each shard's view.
     """
 
@@ -63,6 +66,7 @@ class ServeOptions:
     commit: Commit = "group"
     level: Level = LINEARIZABLE
     connections_max: int = CONNECTIONS_MAX
+    tape: str = DEFAULT_TAPE
     budget_bytes: int = BUDGET_BYTES
 
 
@@ -101,7 +105,8 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
         kept = _kept(options)
         async with (
             open_platform(options.nats, home=options.home, patient=True) as platform,
-            await open_kv(platform, options, kept) as kv,
+            derived_of(platform, options.tape) as derived,
+            await open_kv(platform, options, kept, derived) as kv,
         ):
             traffic, clock = Traffic(), SystemClock()
             gateway = make_gateway(kv, traffic, clock, port=port, connections_max=options.connections_max)
@@ -193,7 +198,7 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None) -> Kv:
+async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None, derived: Derived | None = None) -> Kv:
     """The KV on a broker; its streams are made where they are not there."""
 
     async def open_log(shard: int) -> JetStreamLog:
@@ -206,7 +211,7 @@ async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None) 
             shards = NEW_KV_SHARDS
     return await Kv.open(
         open_log, new_life=new_writer_id, clock=SystemClock(), shards=shards, commit=options.commit,
-        budget_bytes=options.budget_bytes, snapshots=kept,
+        budget_bytes=options.budget_bytes, snapshots=kept, derived=derived,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ def serve(
     commit: Literal["group", "each"] = "group",
     level: Literal["linearizable", "session", "eventual"] = "linearizable",
     max_connections: int = 10_000,
+    tape: str = "main",
     json: bool = False,
 ) -> int:
     """Serve the replicated KV to redis-cli, redis-py, redis-benchmark and any other client of RESP.
@@ -59,6 +60,8 @@ def serve(
         Of a connection's reads, until it says READLEVEL.
     max_connections
         At once; one more is told so and closed.
+    tape
+        Whose desk's projections are read as `positions/`, `orders/`, `prices/`, `surface/`, `cash/` and `pnl/`.
     json
         What serves, and at the end what it did, as one line of JSON each.
     """
@@ -68,7 +71,7 @@ def serve(
 
     options = ServeOptions(
         port=resp, bind=bind, shards=shards, nats=nats, home=home, token_file=token_file, tls_cert=tls_cert,
-        tls_key=tls_key, commit=commit, level=LEVELS[level], connections_max=max_connections,
+        tls_key=tls_key, commit=commit, level=LEVELS[level], connections_max=max_connections, tape=tape,
     )  # fmt: skip
 
     async def run() -> dict[str, object]:

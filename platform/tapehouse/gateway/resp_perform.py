@@ -84,6 +84,12 @@ class Gateway:
 
     def _begin(self, asked: Asked, version: int) -> Callable[[], Awaitable[bytes]]:
         """Submit a write; what gives its reply."""
+        try:
+            return self._submit(asked, version)
+        except TapehouseError as problem:
+            return partial(_refused, problem)
+
+    def _submit(self, asked: Asked, version: int) -> Callable[[], Awaitable[bytes]]:
         request = asked.request
         session = asked.level if isinstance(asked.level, Session) else None
         if isinstance(request, WriteRun):
@@ -196,6 +202,11 @@ def _portions(run: list[Asked]) -> Iterator[list[Asked]]:
             yield run[first:place]
             first, keys = place, len(one.request.keys)
     yield run[first:]
+
+
+async def _refused(problem: TapehouseError) -> bytes:
+    """The end of what could not even be begun."""
+    raise problem
 
 
 async def _told(reply: Awaitable[bytes]) -> bytes:

@@ -31,11 +31,13 @@ from tapehouse.kv.bulk import (
     VALUE_AT,
     VALUE_BYTES,
     has_prefix,
+    locate,
     prefix_table,
+    route,
 )
 from tapehouse.kv.client import Kv
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRY_BYTES, KEY_BYTES_MAX, Status, read_entries, revision_parts
-from tapehouse.kv.levels import Level, Session
+from tapehouse.kv.levels import Eventual, Level, Linearizable, Session
 from tapehouse.kv.many import Many, Pack
 from tapehouse.kv.requests import RESERVED
 from tapehouse.kv.shard_writer import AppliedPack
@@ -162,13 +164,32 @@ def write_replies(arena: Array, keys: Array, first: Int, end: Int, shard: Int, v
         out[at], out[at + 1] = _CR, _LF
 
 
+@kernel()
+def answer_run(
+    data: Array, requests: Array, arguments: Array, first: Int, end: Int, keys: Array, prefixes: Array, owners: Array,
+    rows: Array, directory: Array, arena: Array, state: Array, now: Int, null_bytes: Int, version: Int, out: Array,
+) -> Any:  # fmt: skip
+    """All that becomes of a run of GETs in a KV of one shard, whose view may be read now.
+
+    Returns:
+        (how many requests it has, how many of them were answered, the bytes of their replies in `out`)
+    """
+    count = find_run(data, requests, arguments, first, end, keys, prefixes, GET, GET_WORDS)
+    if route(data, keys, count, owners) != 0:
+        return count, 0, 0
+    locate(rows, directory, arena, state, data, keys, count, 0, now)
+    done, size = place_replies(keys, 0, count, null_bytes, REPLY_BYTES_MAX)
+    write_replies(arena, keys, 0, done, 0, version, out)
+    return count, done, size
+
+
 class KvRuns:
     """Finds runs in what was read, answers those that can be answered at once, and does the others."""
 
     def __init__(self, kv: Kv) -> None:
         self._kv = kv
         self._many = Many(kv)
-        self._prefixes = prefix_table([RESERVED])
+        self._prefixes = prefix_table([RESERVED, *kv.derived_prefixes])
         self._keys = np.zeros((RUN_MAX, KEY_WORDS), np.int64)
         self._out = np.empty(REPLY_BYTES_MAX, np.uint8)
 
@@ -185,22 +206,31 @@ class KvRuns:
         Returns:
             How many requests, 0 for none; their replies, or what `begin` or `reach` and `read` do.
         """
-        words = GET_WORDS if command == GET else SET_WORDS
-        end = rows.state.item(REQUESTS)
-        keys = self._keys
-        count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, command, words)
+        end, keys = rows.state.item(REQUESTS), self._keys
+        if command == SET:
+            count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, SET, SET_WORDS)
+            return self._take_writes(data, keys, count) if count else (0, b"")
+        nodes = self._kv.nodes
+        if is_next and len(nodes) == 1 and isinstance(level, Eventual) and self._is_at([0], level):
+            count, done, size = answer_run(
+                data, rows.requests, rows.arguments, first, end, keys, self._prefixes, self._kv.shards.owners,
+                *nodes[0].view.arrays, self._kv.reader_time(level) or 0, len(null(version)), version, self._out,
+            )  # fmt: skip
+            return (done, self._out[:size].tobytes()) if done or not count else (count, self._read_run(data, count))
+        count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, GET, GET_WORDS)
         if not count:
             return 0, b""
-        if command == SET:
-            return self._take_writes(data, keys, count)
-        if is_next:
+        if is_next and not isinstance(level, Linearizable):
             shards = self._many.route(data, keys, count)
             if self._is_at(shards, level):
                 self._many.locate(data, keys, count, shards, level)
                 replies = next(self._replies(keys, count, shards, version), None)
                 if replies:
                     return replies
-        return count, ReadRun(data, keys[:count].copy(), count)
+        return count, self._read_run(data, count)
+
+    def _read_run(self, data: Any, count: int) -> ReadRun:
+        return ReadRun(data, self._keys[:count].copy(), count)
 
     def _is_at(self, shards: list[int], level: Level) -> bool:
         try:
@@ -224,7 +254,9 @@ class KvRuns:
             if not done:
                 return
             for shard in shards:
-                write_replies(self._kv.nodes[shard].view.arena, keys, first, first + done, shard, version, self._out)
+                write_replies(
+                    self._kv.nodes[shard].view.arrays[2], keys, first, first + done, shard, version, self._out
+                )
             yield done, self._out[:size].tobytes()
             first += done
 

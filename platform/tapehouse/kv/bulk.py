@@ -40,6 +40,8 @@ KEY_WORDS = 8
 KEY_AT, KEY_BYTES, VALUE_AT, VALUE_BYTES, KEY_SLOT, KEY_SHARD, KEY_REVISION, REPLY_AT = range(KEY_WORDS)
 MISSING, ELSEWHERE, MOVED = -1, -2, -3  # of VALUE_BYTES: no such key; its value is not in memory; not this shard's slot
 
+GROUP = 64  # keys whose rows and blocks are fetched into the cache together
+CACHE_LINE_BYTES = 64
 PREFIXES_MAX = 16
 PREFIX_BYTES_MAX = 64
 _PUT = int(Op.PUT)
@@ -109,37 +111,56 @@ def locate(
         now: A reader's own time where that is later than the log's.
     """
     moment = max(now, state[NOW])
+    for first in range(0, count, GROUP):
+        end = min(first + GROUP, count)
+        _fetch(rows, directory, arena, state, data, keys, first, end, shard)
+        for index in range(first, end):
+            if keys[index, KEY_SHARD] == shard:
+                _locate_one(rows, directory, arena, state, data, keys, index, moment)
+
+
+@kernel()
+def _fetch(
+    rows: Array, directory: Array, arena: Array, state: Array, data: Array, keys: Array, first: Int, end: Int,
+    shard: Int,
+) -> None:  # fmt: skip
+    """Hash some keys, and fetch the rows and blocks where they should be into the cache, all at once."""
     mask = (1 << state[ROW_BITS]) - 1
-    for index in range(count):
+    for index in range(first, end):
         if keys[index, KEY_SHARD] == shard:
             hashed = hash_of(state, data, keys[index, KEY_AT], keys[index, KEY_BYTES])
             row = first_row(directory, state, hashed) + ((hashed >> 1) & mask)
             prefetch(rows, row)
             keys[index, VALUE_AT] = row
             keys[index, REPLY_AT] = hashed
-    for index in range(count):
+    for index in range(first, end):
         if keys[index, KEY_SHARD] == shard:
             row = keys[index, VALUE_AT]
             if rows[row, HASH] == keys[index, REPLY_AT]:
                 prefetch_at(arena, rows[row, AT])
-    for index in range(count):
-        if keys[index, KEY_SHARD] == shard:
-            hashed = keys[index, REPLY_AT]
-            row = find(rows, directory, arena, state, hashed, data, keys[index, KEY_AT], keys[index, KEY_BYTES])
-            keys[index, KEY_REVISION] = 0
-            if state[EPOCHS_FROM + keys[index, KEY_SLOT]] < 0:
-                keys[index, VALUE_BYTES] = MOVED
-            elif not is_living(rows, row, moment):
-                keys[index, VALUE_BYTES] = MISSING
-                state[ABSENT] += 1
-            elif rows[row, MARKS] & EVICTED:
-                keys[index, VALUE_BYTES] = ELSEWHERE  # Who reads it from the log counts it.
-            else:
-                keys[index, VALUE_BYTES] = rows[row, LENGTHS] & VALUE_MASK
-                keys[index, VALUE_AT] = rows[row, AT] + BLOCK_HEAD_BYTES + keys[index, KEY_BYTES]
-                keys[index, KEY_REVISION] = rows[row, REVISION]
-                rows[row, MARKS] |= USED
-                state[HITS] += 1
+                prefetch_at(arena, rows[row, AT] + CACHE_LINE_BYTES)
+
+
+@kernel(inline=True)
+def _locate_one(
+    rows: Array, directory: Array, arena: Array, state: Array, data: Array, keys: Array, index: Int, moment: Int
+) -> None:
+    hashed = keys[index, REPLY_AT]
+    row = find(rows, directory, arena, state, hashed, data, keys[index, KEY_AT], keys[index, KEY_BYTES])
+    keys[index, KEY_REVISION] = 0
+    if state[EPOCHS_FROM + keys[index, KEY_SLOT]] < 0:
+        keys[index, VALUE_BYTES] = MOVED
+    elif not is_living(rows, row, moment):
+        keys[index, VALUE_BYTES] = MISSING
+        state[ABSENT] += 1
+    elif rows[row, MARKS] & EVICTED:
+        keys[index, VALUE_BYTES] = ELSEWHERE  # Who reads it from the log counts it.
+    else:
+        keys[index, VALUE_BYTES] = rows[row, LENGTHS] & VALUE_MASK
+        keys[index, VALUE_AT] = rows[row, AT] + BLOCK_HEAD_BYTES + keys[index, KEY_BYTES]
+        keys[index, KEY_REVISION] = rows[row, REVISION]
+        rows[row, MARKS] |= USED
+        state[HITS] += 1
 
 
 @kernel()

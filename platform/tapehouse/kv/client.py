@@ -12,6 +12,7 @@ from tapehouse.core.errors import DataError, TapehouseError, TransientError, Usa
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv import requests
+from tapehouse.kv.derived import Derived, refuse_derived
 from tapehouse.kv.entries import Answer, Entry, Status, encode_entry
 from tapehouse.kv.errors import NotServedHereError
 from tapehouse.kv.faults import Faults, delay
@@ -45,12 +46,23 @@ class Kv:
         BusyError: Too much waits already; nothing was begun.
         BusUnavailableError: The broker was away for longer than a caller's patience; a write was not sent.
         OutcomeUnknownError: A write was sent and nobody knows whether it was applied.
+        DerivedKeyError: The key is below a derived prefix, and only reading it is possible.
         NotServedHereError: The key's slot is on its way to another shard for longer than ROUTE_ATTEMPTS_MAX looks.
         DecodeError, GapError: A log cannot be applied; the sequence is named. All calls fail from then on.
     """
 
-    def __init__(self, nodes: Sequence[ShardNode], shards: ShardMap, *, clock: Clock, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[ShardNode],
+        shards: ShardMap,
+        *,
+        clock: Clock,
+        stack: AsyncExitStack,
+        derived: Derived | None = None,
+    ) -> None:
         self.nodes = nodes
+        self.derived_prefixes = tuple(derived.prefixes) if derived is not None else ()
+        self._derived = derived
         self.shards = shards
         self._clock = clock
         self._stack = stack
@@ -69,6 +81,7 @@ class Kv:
         patience_ns: int = PATIENCE_NS,
         faults: Faults | None = None,
         metrics: Metrics | None = None,
+        derived: Derived | None = None,
     ) -> Kv:
         """Open the logs, come to their end, and make a new KV's slots known.
 
@@ -79,6 +92,7 @@ class Kv:
             budget_bytes: Of memory for each shard's view; beyond it values are evicted and read from the log again.
             snapshots: A directory of this gateway's own where each view is kept, so that the next `open` need not
                 fold the logs from their start; one that is damaged is put aside (`node.keeper.refused` says why).
+            derived: Answers for the keys below its prefixes, which nobody can write.
 
         Raises:
             UsageError: The KV has another number of shards, or it is new and none was given; or the budget is small.
@@ -102,7 +116,7 @@ class Kv:
             nodes = [first, *[await open_node(shard, stack) for shard in range(1, count)]]
             for node in nodes:
                 await own_first_slots(node, count)
-            return cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all())
+            return cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all(), derived=derived)
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
@@ -186,8 +200,12 @@ class Kv:
     def submit(self, entries: Sequence[Entry], *, session: Session | None = None) -> Submitted:
         """Give entries of `kv.requests` to their shards' writers now, in their order; `outcomes` waits for them.
 
-        Of one key they take effect in their order. They are not atomic together. Nothing is raised here.
+        Of one key they take effect in their order. They are not atomic together.
+
+        Raises:
+            DerivedKeyError: One of them is below a derived prefix; nothing was begun, and nothing else is raised here.
         """
+        self._check_writable(entries)
         return Submitted(entries, self.shards, again=self.write, session=session)
 
     async def batch(self, entries: Sequence[Entry], *, session: Session | None = None) -> BatchOutcome:
@@ -210,12 +228,15 @@ class Kv:
             CrossSlotError: Their keys belong to several slots.
             UsageError: There are none, too many, or a key comes twice.
         """
+        self._check_writable(entries)
         return SubmittedBatch(entries, self.shards, again=lambda: self.batch(entries), session=session)
 
     # Reading.
 
     async def get(self, key: bytes, level: Level = EVENTUAL) -> Stored | None:
         """What a key holds; None where there is none, or it has expired."""
+        if self._derived is not None and self._is_derived(key):
+            return await self._derived.get(key, level)
         slot = slot_of(key)
         node = await self._reached(slot, level)
         if isinstance(level, Session):
@@ -224,7 +245,8 @@ class Kv:
 
     async def get_each(self, keys: Sequence[bytes], level: Level = EVENTUAL) -> list[Stored | TapehouseError | None]:
         """As `get` of each key; those of one shard wait together, and an error is that of its key alone."""
-        nodes = {node.shard: node for node in (self.shards.node(slot_of(key)) for key in keys)}
+        own = [key for key in keys if not self._is_derived(key)]
+        nodes = {node.shard: node for node in (self.shards.node(slot_of(key)) for key in own)}
         ready: dict[int, TapehouseError | None] = dict.fromkeys(nodes)
         await asyncio.gather(*(self._reach(node, level, ready) for node in nodes.values()))
         now = self.reader_time(level)
@@ -234,7 +256,7 @@ class Kv:
             slot = slot_of(key)
             node = self.shards.node(slot)
             held = None
-            if node.shard not in ready or not node.view.owns(slot):
+            if self._is_derived(key) or node.shard not in ready or not node.view.owns(slot):
                 slow.append(place)
             elif problem := ready[node.shard]:
                 found.append(problem)
@@ -265,13 +287,16 @@ class Kv:
     ) -> list[tuple[bytes, Stored]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes.
 
-        Of one shard they are as of one moment; of several shards each at its own.
+        Of one shard they are as of one moment; of several shards each at its own. Derived keys are found where `prefix`
+        begins with a derived prefix, and nowhere else.
 
         Args:
             limit: The most that are returned; go on after the last key.
         """
         if not 0 < limit <= SCAN_LIMIT_MAX:
             raise UsageError(f"a scan of {limit} keys", hint=f"1 to {SCAN_LIMIT_MAX}")
+        if self._derived is not None and self._is_derived(prefix):
+            return await self._derived.scan(prefix, level, after=after, limit=limit)
         await asyncio.gather(*(node.reach(level) for node in self.nodes))
         now = self.reader_time(level)
         found: list[tuple[bytes, Stored]] = []
@@ -295,11 +320,13 @@ class Kv:
             UsageError: A revision, and a prefix that lies in several shards.
             WatchLaggedError: What comes next is not kept any more, or the watcher fell behind it.
         """
+        refuse_derived(self._derived, prefix, "be watched")
         return watch_nodes(self.nodes, self.shards, prefix, after)
 
     async def history(self, key: bytes, *, limit: int = 100) -> list[Version]:
         """The last versions of a key, oldest first, as far as this view has come; read from the log, and slow."""
         requests.check_key(key)
+        refuse_derived(self._derived, key, "tell its history here")
         node = self.shards.node(slot_of(key))
         through = node.applied
         return await read_history(node.log, await node.log.extent(), key, through=through, limit=limit)
@@ -314,6 +341,14 @@ class Kv:
         return [node.measure(await self._last(node)) for node in self.nodes]
 
     # Within.
+
+    def _is_derived(self, key: bytes) -> bool:
+        return key.startswith(self.derived_prefixes)
+
+    def _check_writable(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if self._is_derived(entry.key):
+                refuse_derived(self._derived, entry.key, "be written")
 
     async def _last(self, node: ShardNode) -> int | None:
         try:
@@ -347,6 +382,7 @@ class Kv:
 
     async def _written(self, slot: int, entries: list[Entry]) -> tuple[ShardNode, Applied]:
         """Write entries of one slot where it is owned; what was refused for that reason alone is asked again there."""
+        self._check_writable(entries)
         bodies = [encode_entry(entry) for entry in entries]
         for _ in range(ROUTE_ATTEMPTS_MAX):
             node = self.shards.node(slot)

@@ -76,6 +76,7 @@ class Many:
 
     def __init__(self, kv: Kv) -> None:
         self.kv = kv
+        self._derived = bulk.prefix_table(kv.derived_prefixes)
 
     def route(self, data: Any, keys: Any, count: int) -> list[int]:
         """Say of each key which shard it belongs to; the shards."""
@@ -129,6 +130,8 @@ class Many:
             raise DataError(f"a key of {sizes.max()} bytes", hint=f"at most {KEY_BYTES_MAX}")
         if bulk.first_with_prefix(_RESERVED, keys.data, table, count) < count:
             raise DataError(f"keys that begin with {RESERVED!r} are the KV's own")
+        if bulk.first_with_prefix(self._derived, keys.data, table, count) < count:
+            return await self._get_slowly(keys, table, list(range(count)), level)
         shards = self.route(keys.data, table, count)
         if not self.is_at(shards, level):
             await self.reach(shards, level)
@@ -142,7 +145,7 @@ class Many:
         table[:, bulk.REPLY_AT] = offsets[:-1]
         data = np.empty(int(offsets[-1]), np.uint8)
         for shard in shards:
-            bulk.gather(self.kv.nodes[shard].view.arena, table, count, shard, data)
+            bulk.gather(self.kv.nodes[shard].view.arrays[2], table, count, shard, data)
         return Found(Packed(data, offsets), table[:, bulk.KEY_REVISION].copy())
 
     async def _get_slowly(self, keys: Packed, table: Any, slow: list[int], level: Level) -> Found:
@@ -151,7 +154,7 @@ class Many:
         revisions = table[:, bulk.KEY_REVISION].copy()
         for place in np.flatnonzero(table[:, bulk.VALUE_BYTES] > 0).tolist():
             at, size = table[place, bulk.VALUE_AT], table[place, bulk.VALUE_BYTES]
-            values[place] = self.kv.nodes[table[place, bulk.KEY_SHARD]].view.arena[at : at + size].tobytes()
+            values[place] = self.kv.nodes[table[place, bulk.KEY_SHARD]].view.arrays[2][at : at + size].tobytes()
         for first in range(0, len(slow), SLOW_AT_ONCE):
             part = slow[first : first + SLOW_AT_ONCE]
             found = await asyncio.gather(*(self.kv.get(keys.item(place), level) for place in part))

@@ -193,9 +193,9 @@ class View:
         return None if row < 0 else self._held(row)
 
     @property
-    def arena(self) -> Any:
-        """The memory that `locate` names places of; they hold until the view changes."""
-        return self._arena
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """Rows, directory, arena and state, for kernels that read; see `layout`. What they say holds until a change."""
+        return self._rows, self._directory, self._arena, self._state
 
     def locate(self, data: Any, keys: Any, count: int, shard: int, now: int | None = None) -> None:
         """Where the values are of the keys that are this shard's; see `bulk.locate`.
