@@ -38,12 +38,13 @@ class KvServeProcess:
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._clients: dict[str, redis.asyncio.Redis] = {}  # by read level
+        self._is_ready = False
         self.starts = 0
 
     @property
     def is_up(self) -> bool:
         """Whether it can be asked; one that was stopped counts as up."""
-        return self._process is not None and self._process.poll() is None
+        return self._is_ready and self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
         """Start it; it answers from then on."""
@@ -52,6 +53,7 @@ class KvServeProcess:
         line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), START_S)
         assert line, self._process.communicate()
         self._port = int(json.loads(line)["resp"].rpartition(":")[2])
+        self._is_ready = True
         self.starts += 1
 
     def signal(self, number: int) -> None:
@@ -62,6 +64,7 @@ class KvServeProcess:
     async def kill(self) -> None:
         """Kill it as a crash does, and wait until it is gone."""
         assert self._process is not None
+        self._is_ready = False
         self.signal(signal.SIGKILL)
         await asyncio.to_thread(self._process.communicate)
 
@@ -71,7 +74,7 @@ class KvServeProcess:
             await client.aclose()
         if self._process is None:
             return
-        if self.is_up:
+        if self._process.poll() is None:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGINT)
         try:
