@@ -17,6 +17,7 @@ from tests.support.kv_campaign import (
     require_promises,
     require_served_promises,
 )
+from tests.support.partitions import parted_cluster
 
 pytestmark = pytest.mark.chaos
 
@@ -35,6 +36,18 @@ FAULTS: tuple[Fault, ...] = (
     kill_the_minority, Field.stop_broker, Field.step_down, Field.kill_gateway, Field.stop_gateway, Field.cut_off,
     Field.deafen, Field.silence,
 )  # fmt: skip
+
+
+async def test_a_leader_that_is_parted_from_the_others(tmp_path: Path) -> None:
+    """It goes on serving the gateways that are connected to it, and another one leads."""
+    path = tmp_path / "kv.jsonl"
+    async with (
+        parted_cluster(tmp_path / "nats", nodes=3) as cluster,
+        field_of(cluster, tmp_path, gateways=GATEWAYS, base=0) as field,
+    ):
+        faults = (Field.part_broker, Field.part_broker)
+        operations = await record(field, path, clients=CLIENTS, calls=CALLS, seed=SEED, faults=faults)
+        await require_promises(field, path, operations)
 
 
 @pytest.mark.parametrize(("nodes", "seed"), [(3, SEED), (3, SEED + 1), (5, SEED + 2)])

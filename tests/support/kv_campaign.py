@@ -25,12 +25,14 @@ from tests.support.history import History, Operation, read_history
 from tests.support.kv_process import KvProcess, UnansweredError, open_kv
 from tests.support.kv_resp_process import KvServeProcess
 from tests.support.linearizable import assert_linearizable
+from tests.support.partitions import PartedCluster
 from tests.support.proxy import TcpProxy
 
 KEYS = ("a", "b", "c", "d")
 KINDS = ("linearizable", "linearizable", "session", "session", "eventual", "put", "put-if", "put-if", "delete")
 PAUSE_S = 0.01  # at most, between a client's calls, so that the faults fall among them
 DOWN_S = 2.0
+PARTED_S = 12.0  # longer than an election
 SETTLE_S = 60.0
 LOOKS_MAX = 600
 LOOK_PAUSE_S = 0.1
@@ -67,6 +69,15 @@ class Field:
         await asyncio.to_thread(self.cluster.kill_node, index, signal.SIGSTOP)
         await asyncio.sleep(DOWN_S)
         await asyncio.to_thread(self.cluster.kill_node, index, signal.SIGCONT)
+
+    async def part_broker(self) -> None:
+        """Part the one that leads a shard from the other brokers until these have another leader; its clients stay."""
+        assert isinstance(self.cluster, PartedCluster)
+        (index,) = await self._leaders(1)
+        self.cluster.part(index)
+        await asyncio.sleep(PARTED_S)
+        assert sum(proxy.lost_bytes for proxy in self.cluster.proxies) > 0
+        self.cluster.join()
 
     async def step_down(self) -> None:
         """Another broker leads every shard."""
