@@ -45,7 +45,7 @@ class Talk:
         told = b""
         asked = self.session.feed(data, self.clock.time_ns())
         while True:
-            async for number, reply in self.gateway.perform(asked, self.session.version):
+            async for number, reply in self.gateway.perform(asked):
                 self.session.answer(number, reply)
             replies = b"".join(self.session.take_replies())
             self.session.sent(len(replies))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._session: RespSession | None = None
         self._transport: Any = None
-        self._waiting: deque[tuple[list[Asked], int]] = deque()  # what is to be done, and in which version of RESP
+        self._waiting: list[Asked] = []  # what is to be done
         self._task: asyncio.Task[None] | None = None
         self._unsent = 0  # bytes that the transport has and the client has not
         self._begun = 0.0  # loop time of the connection
@@ -330,11 +330,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
-        version = self._session.version
-        if self._waiting and self._waiting[-1][1] == version:
-            self._waiting[-1][0].extend(asked)  # The more goes together, the fewer frames and barriers.
-        else:
-            self._waiting.append((asked, version))
+        self._waiting.extend(asked)  # The more goes together, the fewer frames and barriers.
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._perform(self._session))
 
@@ -343,8 +339,8 @@ class Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                asked, version = self._waiting.popleft()
-                async for number, reply in self._server.gateway.perform(asked, version):
+                asked, self._waiting = self._waiting, []
+                async for number, reply in self._server.gateway.perform(asked):
                     session.answer(number, reply)
                     if session.is_lost:
                         break

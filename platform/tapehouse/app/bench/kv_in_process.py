@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -24,55 +23,56 @@ from tapehouse.kv.many import Many, Packed
 from tapehouse.log import MemoryLog
 
 READS = 1 << 18  # of a measurement
-TOGETHER = 4_096  # keys of one call for many
+CALL_KEYS = 1_024  # of a call for many
 SEED = 7
 
-Keys = TypeVar("Keys")
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What is read, before the clock runs in both forms that a caller may have it."""
+
+    each: list[bytes]
+    packed: list[Packed]  # CALL_KEYS of them in each
+
+    @classmethod
+    def of(cls, each: list[bytes]) -> Keys:
+        return cls(each, [Packed.of(each[first : first + CALL_KEYS]) for first in range(0, len(each), CALL_KEYS)])
 
 
-async def _one_by_one(kv: Kv, keys: list[bytes]) -> int:
+Way = Callable[[Kv, Keys], Awaitable[int]]
+
+
+async def _one_by_one(kv: Kv, keys: Keys) -> int:
     """`await kv.get(key)`; how many bytes were read."""
     size = 0
-    for each in keys:
+    for each in keys.each:
         found = await kv.get(each)
         size += len(found.value) if found else 0
     return size
 
 
-async def _by_the_view(kv: Kv, keys: list[bytes]) -> int:
+async def _by_the_view(kv: Kv, keys: Keys) -> int:
     """The view's own lookup, without the routing and the level around it."""
     get = kv.nodes[0].view.get
     size = 0
-    for each in keys:
+    for each in keys.each:
         size += len(get(each).value)  # type: ignore[union-attr]
     return size
 
 
-async def _column_by_column(kv: Kv, columns: list[Packed]) -> int:
-    """`Many.get` of columns of keys, as a table of quotes has them; the values come as columns too."""
+async def _many_at_once(kv: Kv, keys: Keys) -> int:
+    """Columns of keys in, columns of values out."""
     many = Many(kv)
     size = 0
-    for column in columns:
-        size += int((await many.get(column)).values.offsets[-1])
+    for packed in keys.packed:
+        found = await many.get(packed)
+        size += found.values.data.nbytes
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Way(Generic[Keys]):
-    """One way to read: it takes the keys in a shape of its own, and says how many bytes their values had."""
-
-    shape: Callable[[list[bytes]], Keys]
-    read: Callable[[Kv, Keys], Awaitable[int]]
-
-
-def _packed(keys: list[bytes]) -> list[Packed]:
-    return [Packed.of(keys[first : first + TOGETHER]) for first in range(0, len(keys), TOGETHER)]
-
-
-FASTEST_WAY = f"Many.get, {TOGETHER:,} keys a call"  # which has the goal
-WAYS: dict[str, Way[Any]] = {
-    "Kv.get": Way(list, _one_by_one), "View.get": Way(list, _by_the_view), FASTEST_WAY: Way(_packed, _column_by_column),
-}  # fmt: skip
+# Each reads all the keys, in any way, and says how many bytes their values had.
+WAYS: dict[str, Way] = {"Kv.get": _one_by_one, "View.get": _by_the_view, "Many.get": _many_at_once}
+FASTEST_WAY = "Many.get"  # which has the goal
 
 
 async def measure_in_process(plan: Plan, repeat: int) -> dict[str, list[float]]:
@@ -86,16 +86,15 @@ async def measure_in_process(plan: Plan, repeat: int) -> dict[str, list[float]]:
     async with await Kv.open(open_log, new_life=partial(next, life), clock=SystemClock(), shards=1) as kv:
         await _fill(kv, plan.keys)
         numbers = np.random.default_rng(SEED).integers(0, plan.keys, plan.requests or READS)
-        keys = [key(number) for number in numbers.tolist()]
-        shaped = {name: way.shape(keys) for name, way in WAYS.items()}
+        keys = Keys.of([key(number) for number in numbers.tolist()])
         for attempt in range(repeat + 1):  # The first is not counted: it compiles.
             for name, way in WAYS.items():
                 begun = time.perf_counter_ns()
-                size = await way.read(kv, shaped[name])
+                size = await way(kv, keys)
                 seconds = (time.perf_counter_ns() - begun) / 1e9
-                check(size == len(keys) * VALUE_BYTES, f"{size} bytes of {len(keys)} values", subject=name)
+                check(size == len(keys.each) * VALUE_BYTES, f"{size} bytes of {len(keys.each)} values", subject=name)
                 if attempt:
-                    values[name].append(len(keys) / seconds)
+                    values[name].append(len(keys.each) / seconds)
     return values
 
 
