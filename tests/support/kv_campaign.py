@@ -223,7 +223,9 @@ class Client:
         return told
 
     async def _read(self, key: str, level: str) -> str | None:
-        async with self._history.call("get", key, client=self.name, level=level) as call:
+        # A linearizable read takes no note in the session's token, so at another gateway the session need not know it.
+        session = f"{self.name}.linearizable" if level == "linearizable" else ""
+        async with self._history.call("get", key, client=self.name, level=level, session=session) as call:
             told = await self._ask(op="get", key=key, level=level)
             call.ok(value=told["value"], revision=told["revision"])
         self._known[key] = told["revision"]
