@@ -320,7 +320,7 @@ async def folded(field: Field) -> View:
     """The logs folded anew, by a view that saw nothing of what was."""
     async with (
         await connect(field.cluster.urls) as bus,
-        await open_kv(bus, base=field.base, shards=field.shards, patience_ns=FOLD_PATIENCE_NS) as kv,
+        await open_kv(bus, base=field.base, shards=None, patience_ns=FOLD_PATIENCE_NS) as kv,
     ):
         rows = await kv.scan(level=LINEARIZABLE)
         return {key.decode(): (row.value.decode(), row.revision) for key, row in rows}

@@ -59,7 +59,8 @@ class KvProcess:
 
     def __init__(self, urls: Sequence[str], directory: Path, *, base: int, shards: int, patience_s: float = 3.0,
                  is_flawed: bool = False) -> None:  # fmt: skip
-        self._words = ["--nats", ",".join(urls), "--base", str(base), "--shards", str(shards)]
+        self._words = ["--nats", ",".join(urls), "--base", str(base)]
+        self._new = ["--shards", str(shards)]  # of a new KV; one that is there may have others by now
         self._words += ["--patience", str(patience_s), "--snapshots", str(directory)]
         self._words += ["--flawed"] if is_flawed else []
         self._numbers = itertools.count()
@@ -76,7 +77,8 @@ class KvProcess:
     async def start(self) -> None:
         """Start it; it answers from then on."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.support.kv_process", *self._words, stdin=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "tests.support.kv_process", *self._words,
+            *(() if self.starts else self._new), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, cwd=PROJECT, limit=LINE_BYTES_MAX, preexec_fn=dies_with_parent(),
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -247,7 +249,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--nats", required=True)
     parser.add_argument("--base", type=int, required=True)
-    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--shards", type=int)
     parser.add_argument("--patience", type=float, required=True)
     parser.add_argument("--flawed", action="store_true")
     parser.add_argument("--snapshots", type=Path, required=True)

@@ -34,7 +34,8 @@ class KvServeProcess:
 
     def __init__(self, urls: Sequence[str], home: Path, *, shards: int) -> None:
         self._shell = Shell(home)
-        self._words = ["--nats", ",".join(urls), "--shards", str(shards), "--json"]
+        self._words = ["--nats", ",".join(urls), "--json"]
+        self._new = ["--shards", str(shards)]
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._clients: dict[str, redis.asyncio.Redis] = {}  # by read level
@@ -48,7 +49,8 @@ class KvServeProcess:
 
     async def start(self) -> None:
         """Start it; it answers from then on."""
-        self._process = await asyncio.to_thread(self._shell.start, "kv", "serve", "--resp", self._port, *self._words)
+        words = [*self._words, *(() if self.starts else self._new)]
+        self._process = await asyncio.to_thread(self._shell.start, "kv", "serve", "--resp", self._port, *words)
         assert self._process.stdout is not None
         line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), START_S)
         assert line, self._process.communicate()
