@@ -128,6 +128,7 @@ class ShardNode:
             await self._values.close()
         if self._writer is not None:
             await self._writer.close()
+        await self.keeper.finished()
         if is_sound and self._extent is not None:
             await self.keeper.write(self.view, self._extent.log_id)
 
@@ -257,7 +258,7 @@ class ShardNode:
                 position=f"sequence {held.sequence}", hint="is the broker there? see tapehouse status",
             ),
         )  # fmt: skip
-        if not self.keeper.is_writing:
+        if self.view.has_room(len(key) + len(value)):
             try:
                 self.view.restore_value(key, held, value)
             except BudgetError:
@@ -373,9 +374,12 @@ class ShardNode:
                 try:
                     async for message in self.log.read(self.applied + 1, follow=True):
                         await delay(self._clock, self._faults.view_delay_ns)
+                        if not self.view.has_room(len(message.payload)):
+                            self.metrics.add("kv_snapshots_waited_for_total")
+                            await self.keeper.finished()
                         self._take(message)
                         if self.keeper.passed(len(message.payload)):
-                            await self.keeper.write(self.view, self._living.log_id)
+                            await self.keeper.begin(self.view, self._living.log_id)
                     raise BusUnavailableError("the log's reader ended", subject=self.log.name)
                 except TransientError:
                     self.metrics.add("kv_readers_reopened_total")
