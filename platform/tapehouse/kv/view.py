@@ -18,7 +18,7 @@ from blake3 import blake3
 from tapehouse.core.errors import DataError, DecodeError, InvariantError, TapehouseError, UsageError
 from tapehouse.kv import layout, load
 from tapehouse.kv.apply import apply_entries
-from tapehouse.kv.arena import fresh_segments
+from tapehouse.kv.arena import fresh_segments, make_room
 from tapehouse.kv.bulk import locate
 from tapehouse.kv.entries import (
     BODY_BYTES_MAX,
@@ -361,6 +361,11 @@ class View:
         """Look at the next so many rows and remove expired ones; how many. No answer changes, nor the digest."""
         removed: int = sweep(self._rows, self._state, rows)
         return removed
+
+    def tidy(self, rows: int) -> None:
+        """Sweep so many rows, and clean a stretch where more than the budget is in use; no answer changes."""
+        self.sweep(rows)
+        make_room(self._rows, self._directory, self._arena, self._state, 0)  # Where it cannot, the next frame says so.
 
     def _check(self, why: int, sequence: int) -> None:
         """Raise what a kernel that did not finish says."""
