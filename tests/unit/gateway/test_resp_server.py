@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from tapehouse.app.kv_gateway import make_gateway, tls_context
 from tapehouse.core.clock import SystemClock
@@ -28,14 +26,6 @@ from tests.support.kv_world import Link
 from tests.support.resp_world import array
 
 WAIT_S = 20.0
-
-
-@pytest.fixture(
-    scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> Any:
-    """Sockets of both loops: commands run on uvloop."""
-    return request.param()
 
 
 class Client:
@@ -294,18 +284,6 @@ async def test_a_stranger_may_not_stay() -> None:
         assert await stranger.rest() == b""
         assert world.server.traffic.cut == {"stranger": 1}
         await known.ask(b"PING\r\n", b"+PONG\r\n")
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signed itself, and its key."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
 
 
 async def test_tls(certificate: tuple[Path, Path]) -> None:
