@@ -12,6 +12,7 @@ import ssl
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from tapehouse.core.errors import MissingError
@@ -330,11 +331,11 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
-        version = self._session.version
-        if self._waiting and self._waiting[-1][1] == version:
-            self._waiting[-1][0].extend(asked)  # The more goes together, the fewer frames and barriers.
-        else:
-            self._waiting.append((asked, version))
+        for version, together in groupby(asked, key=lambda one: one.version):  # HELLO may stand in their midst.
+            if self._waiting and self._waiting[-1][1] == version:
+                self._waiting[-1][0].extend(together)  # The more goes together, the fewer frames and barriers.
+            else:
+                self._waiting.append((list(together), version))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._perform(self._session))
 

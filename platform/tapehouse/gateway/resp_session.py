@@ -73,11 +73,12 @@ class Together(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request that the connection cannot answer itself; `number` names it in `answer`."""
+    """A request that the connection cannot answer itself; `number` names it in `answer`, `version` is its RESP."""
 
     number: int
     request: Read | Write | Together | Scan | Rebalance | Plain | Run
     level: Level
+    version: int = 2
 
 
 class Runs(Protocol):
@@ -284,7 +285,7 @@ class RespSession:
             self._hand_out(asked, request, size)
 
     def _hand_out(self, asked: list[Asked], request: Any, size: int, count: int = 1) -> None:
-        asked.append(Asked(self._first + len(self._replies), request, self.level))
+        asked.append(Asked(self._first + len(self._replies), request, self.level, self.version))
         self._replies.append(None)
         self._sizes.append(size)
         self._counts.append(count)

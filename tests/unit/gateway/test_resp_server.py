@@ -115,6 +115,16 @@ async def test_requests_of_one_read_and_of_many() -> None:
         assert world.server.requests == 9
 
 
+async def test_hello_in_the_midst_of_a_pipeline_holds_from_its_place_on() -> None:
+    async with serving() as world:
+        one = await world.client()
+        one.writer.write(b"GET none\r\nGET none\r\nHELLO 3\r\nGET none\r\nHELLO 2\r\nGET none\r\nPING\r\n")
+        told = await asyncio.wait_for(one.reader.readuntil(b"+PONG\r\n"), WAIT_S)
+        assert told.startswith(b"$-1\r\n$-1\r\n%7\r\n")
+        assert told.endswith(b"*0\r\n$-1\r\n+PONG\r\n")
+        assert told.count(b"_\r\n*14\r\n") == 1, "null of RESP3, then the answer to HELLO 2"
+
+
 async def test_a_pipeline_longer_than_may_be_unanswered() -> None:
     async with serving() as world:
         one = await world.client()
