@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ def until_ready(told: dict[str, Any], is_ready: bool) -> list[str]:
         status, answer = http(told, "GET", "/readyz")
         if (status == 200) is is_ready:
             return list(answer["reasons"])
+        time.sleep(0.1)
     raise AssertionError(answer)
 
 

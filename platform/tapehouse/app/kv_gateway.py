@@ -126,6 +126,10 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
     _check(options)
     token, tls = read_token(options.token_file), tls_context(options.tls_cert, options.tls_key)
     clock, metrics, faults = SystemClock(), Metrics(), options.faults or Faults()
+    refuses, faults.refuses_write = (
+        faults.refuses_write,
+        None,
+    )  # A new KV is made by writes: none is refused.
     with ExitStack() as sockets:
         listening = {
             name: sockets.enter_context(listen(options.bind, port, f"--{name}"))
@@ -139,6 +143,7 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
             await open_kv(platform, options, kept, derived, faults=faults, metrics=metrics) as kv,
             AsyncExitStack() as servers,
         ):
+            faults.refuses_write = refuses
 
             async def leader(shard: int) -> str:
                 return await platform.admin.leader(kv_spec(shard).name)
