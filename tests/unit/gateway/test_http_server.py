@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from tapehouse.app.kv_gateway import tls_context
 from tapehouse.gateway.http_routes import HISTORY_MAX, OPERATIONS, SCAN_MAX
 from tapehouse.kv.entries import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from tapehouse.kv.levels import Level
+from tapehouse.kv.reference import Stored
 from tests.support.http_world import WAIT_S, serving
+
+
+class Positions:
+    """One derived key."""
+
+    prefixes: Mapping[bytes, str] = {b"positions/": "tapehouse send"}
+
+    async def get(self, key: bytes, level: Level) -> Stored | None:
+        return Stored(b"1", 0, 0)
+
+    async def scan(self, prefix: bytes, level: Level, *, after: bytes | None, limit: int) -> list[tuple[bytes, Stored]]:
+        return [(b"positions/a", Stored(b"1", 0, 0))]
 
 
 async def test_put_get_delete() -> None:
@@ -183,6 +198,25 @@ async def test_levels_and_sessions() -> None:
         page = (await world.ask("GET", f"/keys?session={more.json['session']}")).json
         assert [row["value"] for row in page["keys"]] == ["x", "w"]
         assert page["session"]
+
+
+async def test_derived_keys_are_read_and_refused_to_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as world:
+        monkeypatch.setattr(world.kv, "_derived", Positions())
+        monkeypatch.setattr(world.kv, "derived_prefixes", (b"positions/",))
+        assert (await world.ask("GET", "/key/positions/a")).json["value"] == "1"
+        assert len((await world.ask("GET", "/keys?prefix=positions/")).json["keys"]) == 1
+        for method, path in (
+            ("PUT", "/key/positions/a"),
+            ("DELETE", "/key/positions/a"),
+            ("GET", "/history/positions/a"),
+        ):
+            told = await world.ask(method, path, b"v" if method == "PUT" else None)
+            assert (told.status, told.json["code"]) == (403, "read-only")
+        both = await world.ask("POST", "/key", {"positions/a": "2", "own": "v"})
+        assert [row["status"] for row in both.json["results"]] == ["failed", "applied"]
+        assert (both.status, both.json["results"][0]["error"]["outcome"]) == (403, "none")
+        assert (await world.ask("GET", "/watch?prefix=positions/")).status == 403
 
 
 async def test_pages() -> None:
