@@ -328,5 +328,5 @@ async def warm_kv() -> None:
         gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
         session = RespSession(Rows(), identity=1)
         asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())
-        async for number, reply in gateway.perform(asked, session.version):
+        async for number, reply in gateway.perform(asked):
             session.answer(number, reply)

@@ -69,11 +69,12 @@ HASH_BITS = 63
     SWEEP_AT,
     SWEPT,
     ERROR_AT,
-) = range(34)
+    PINNED,  # a moment of the view is being written: no byte that its rows point to may change
+) = range(35)
 EPOCHS_FROM = 64
 ACCOUNTS_FROM = EPOCHS_FROM + SLOTS  # of the arena's segments, ACCOUNT_WORDS each
-ACCOUNT_WORDS = 4
-LIVE, EVICTABLE, END, TAKEN = range(ACCOUNT_WORDS)
+ACCOUNT_WORDS = 5
+LIVE, EVICTABLE, END, TAKEN, HELD = range(ACCOUNT_WORDS)  # HELD by a pinned moment
 
 # Why a kernel stopped.
 (
