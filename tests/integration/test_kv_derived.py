@@ -35,7 +35,8 @@ async def test_redis_clients_read_what_the_desk_has_decided(cluster1: Cluster, t
         open_platform(cluster1.urls[0], home=tmp_path) as platform,
         serve_kv_gateway(options) as serving,
     ):
-        doors = Doors(addresses=((serving.host, serving.port),))
+        host, _, port = serving.where["resp"].rpartition(":")
+        doors = Doors(addresses=((host, int(port)),))
 
         async def ask(*lines: str) -> list[Reply]:
             return await greet(doors, 0, [request(*line.encode().split()) for line in lines])
