@@ -43,7 +43,7 @@ async def open_keys(
         if not create:
             await _require_kv(platform)
         with _kept(home_directory(home) / "kv" / name) as kept:
-            options = ServeOptions(nats=nats, home=home, tape=tape)
+            options = ServeOptions(resp=0, nats=nats, home=home, tape=tape)
             async with await open_kv(platform, options, kept, derived) as kv:
                 yield platform, kv
 
