@@ -78,7 +78,7 @@ class Traffic:
     memory: int = 0
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--resp") -> socket.socket:
     """A socket at an address that nobody else has; connections are taken once a server starts on it.
 
     Raises:
@@ -99,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         raise MissingError(
             f"cannot listen: {(problem.strerror or str(problem)).lower()}", subject=f"{host}:{port}",
-            hint="stop who has the port, or choose another with --resp",
+            hint=f"stop who has the port, or choose another with {option}",
         ) from problem  # fmt: skip
     return sock
 

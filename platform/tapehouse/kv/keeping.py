@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class SnapshotKeeper:
     Args:
         path: Of the file; None where none is kept. It is this gateway's own.
         frames, bytes_: After how much of the log it is written.
+        before: Awaited before each is written; a drill waits there.
 
     Attributes:
         refused: Why the snapshot that was found was not taken.
@@ -41,12 +42,19 @@ class SnapshotKeeper:
     """
 
     def __init__(
-        self, path: Path | None, *, metrics: Metrics, frames: int = SNAPSHOT_FRAMES, bytes_: int = SNAPSHOT_BYTES
+        self,
+        path: Path | None,
+        *,
+        metrics: Metrics,
+        frames: int = SNAPSHOT_FRAMES,
+        bytes_: int = SNAPSHOT_BYTES,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._path = path
         self._metrics = metrics
         self._frames_max = frames
         self._bytes_max = bytes_
+        self._before = before
         self._frames = 0
         self._bytes = 0
         self.sequence = 0
@@ -121,6 +129,8 @@ class SnapshotKeeper:
             view.unpin()
 
     async def _write(self, path: Path, moment: Moment, log_id: bytes) -> None:
+        if self._before is not None:
+            await self._before()
         try:
             await asyncio.to_thread(_write_file, path, moment, log_id)
         except MissingError as error:

@@ -81,7 +81,10 @@ class ShardNode:
         self.applied = 0  # the last sequence that was taken
         self.metrics = metrics or Metrics()
         self.recent = Recent(shard, sequence=0)
-        self.keeper = SnapshotKeeper(snapshot, metrics=self.metrics)
+        self._faults = faults or Faults()
+        self.keeper = SnapshotKeeper(
+            snapshot, metrics=self.metrics, before=lambda: delay(clock, self._faults.snapshot_delay_ns)
+        )
         self._make_view = make_view
         self._values: LogValues | None = None
         self._counts = dict.fromkeys(("frames", "entries", "repeated_frames", "refused_frames"), 0)
@@ -89,7 +92,6 @@ class ShardNode:
         self._clock = clock
         self._commit: Commit = commit
         self._patience_ns = patience_ns
-        self._faults = faults or Faults()
         self._extent: Extent | None = None
         self._writer: ShardWriter | None = None
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: sequence, which, who
@@ -274,6 +276,11 @@ class ShardNode:
     def token_at(self, sequence: int, epoch: int) -> Token:
         """The token of a write."""
         return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=sequence)
+
+    @property
+    def failure(self) -> TapehouseError | None:
+        """Why the view applies nothing any more; None while it does."""
+        return self._error
 
     @property
     def staleness_ns(self) -> int | None:
