@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,19 @@ async def test_every_fault_under_the_gateway_itself(tmp_path: Path) -> None:
         async with field_of(cluster, tmp_path, gateways=2, base=0, is_served=True) as field:
             operations = await record(field, path, clients=8, calls=CALLS, seed=SEED, faults=FAULTS, kinds=kinds)
             await require_served_promises(field, path, operations)
+
+
+@pytest.mark.skipif(not find_spec("tapehouse.cli.cmd_kv_rebalance"), reason="there is no tapehouse kv rebalance")
+async def test_rebalances_that_are_killed_and_go_on(tmp_path: Path) -> None:
+    """More shards, one, several again, while gateways are killed and leaders change; keys move with their revisions."""
+    path = tmp_path / "kv.jsonl"
+    faults: tuple[Fault, ...] = (
+        partial(Field.rebalance, shards=5), Field.kill_gateway, partial(Field.rebalance, shards=1), Field.step_down,
+        partial(Field.rebalance, shards=3),
+    )  # fmt: skip
+    with Cluster(free_config(tmp_path / "nats", nodes=3)) as cluster:
+        async with field_of(cluster, tmp_path, gateways=GATEWAYS, base=0) as field:
+            operations = await record(field, path, clients=CLIENTS, calls=CALLS, seed=SEED, faults=faults)
+            print(f"movers killed after so many slots: {field.killed_movers}")
+            assert field.killed_movers, "no mover was killed in the midst of its work"
+            await require_promises(field, path, operations)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +22,7 @@ from typing import Any
 from tapehouse.bus import Cluster, StreamAdmin, connect, kv_spec
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv.levels import LINEARIZABLE
+from tests.support.cli import Shell
 from tests.support.consistency import check_converged, check_fold, check_session, check_written
 from tests.support.history import History, Operation, read_history
 from tests.support.kv_process import KvProcess, UnansweredError, open_kv
@@ -34,6 +37,7 @@ PAUSE_S = 0.01  # at most, between a client's calls, so that the faults fall amo
 DOWN_S = 2.0
 PARTED_S = 12.0  # longer than an election
 SETTLE_S = 60.0
+MOVER_KILLS = 2
 LOOKS_MAX = 600
 LOOK_PAUSE_S = 0.1
 FOLD_PATIENCE_NS = 60 * NS_PER_SECOND
@@ -51,6 +55,7 @@ class Field:
     proxies: Sequence[Sequence[TcpProxy]]  # of each gateway, one before each broker
     base: int
     shards: int
+    killed_movers: list[int] = dataclasses.field(default_factory=list)  # slots that each had moved
 
     # Brokers.
 
@@ -98,6 +103,26 @@ class Field:
         self.gateways[number].signal(signal.SIGSTOP)
         await asyncio.sleep(DOWN_S)
         self.gateways[number].signal(signal.SIGCONT)
+
+    # Shards.
+
+    async def rebalance(self, shards: int) -> None:
+        """Spread the KV over so many shards by `tapehouse kv rebalance`, killed in its midst and started again."""
+        assert self.base == 0, "the command works on the streams of the KV's own names"
+        shell = Shell(self.cluster.directory / "rebalance")
+        words = ["kv", "rebalance", "--shards", shards, "--nats", ",".join(self.cluster.urls), "--json"]
+        for _ in range(MOVER_KILLS):
+            mover = await asyncio.to_thread(shell.start, *words)
+            assert mover.stdout is not None
+            while line := await asyncio.to_thread(mover.stdout.readline):
+                told = json.loads(line)
+                if 0 < told["moved"] < told["slots"]:
+                    self.killed_movers.append(told["moved"])
+                    break
+            mover.kill()
+            await asyncio.to_thread(mover.communicate)
+        done = await asyncio.to_thread(shell.run, *words)
+        print(f"rebalanced over {shards}: {done.out.splitlines()[-1]}", flush=True)
 
     # The net.
 

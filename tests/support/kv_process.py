@@ -212,7 +212,7 @@ def _join_in_flight() -> None:
     ShardWriter.barrier = bad  # type: ignore[method-assign]
 
 
-async def open_kv(bus: Bus, *, base: int, shards: int, patience_ns: int, faults: Faults | None = None,
+async def open_kv(bus: Bus, *, base: int, shards: int | None, patience_ns: int, faults: Faults | None = None,
                   snapshots: Path | None = None) -> Kv:  # fmt: skip
     """The KV of these streams, on a bus."""
 
