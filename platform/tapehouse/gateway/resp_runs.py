@@ -37,10 +37,10 @@ from tapehouse.kv.bulk import (
 )
 from tapehouse.kv.client import Kv
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRY_BYTES, KEY_BYTES_MAX, Status, read_entries, revision_parts
+from tapehouse.kv.flights import AppliedPack
 from tapehouse.kv.levels import Eventual, Level, Linearizable, Session
 from tapehouse.kv.many import Many, Pack
 from tapehouse.kv.requests import RESERVED
-from tapehouse.kv.shard_writer import AppliedPack
 from tapehouse.kv.words import copy_bytes
 
 GET, SET = NUMBERS["GET"], NUMBERS["SET"]

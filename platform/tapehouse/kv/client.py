@@ -16,6 +16,7 @@ from tapehouse.kv.derived import Derived, refuse_derived
 from tapehouse.kv.entries import Answer, Entry, Status, encode_entry
 from tapehouse.kv.errors import NotServedHereError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.flights import Applied
 from tapehouse.kv.history import Version, read_history
 from tapehouse.kv.levels import EVENTUAL, Level, Linearizable, Session
 from tapehouse.kv.measures import ShardMeasures
@@ -24,7 +25,7 @@ from tapehouse.kv.recent import Change, sum_of
 from tapehouse.kv.reference import Stored
 from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
 from tapehouse.kv.shard_map import SHARDS_KEY, ShardMap, own_first_slots, settle_shards
-from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit
+from tapehouse.kv.shard_writer import PATIENCE_NS, Commit
 from tapehouse.kv.slots import slot_of
 from tapehouse.kv.submitted import MOVING, Submitted, SubmittedBatch, batch_outcome_of, outcome_of
 from tapehouse.kv.view import BUDGET_BYTES, Evicted, View

@@ -31,6 +31,7 @@ from tapehouse.kv import layout
 from tapehouse.kv.entries import Status, open_entry_frame, read_entries
 from tapehouse.kv.errors import OldValueError, OtherBranchError, StaleError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.flights import Applied, AppliedPack
 from tapehouse.kv.keeping import SnapshotKeeper
 from tapehouse.kv.levels import Eventual, Level, Session, Token
 from tapehouse.kv.measures import ShardMeasures
@@ -38,7 +39,7 @@ from tapehouse.kv.patience import within
 from tapehouse.kv.recent import Recent
 from tapehouse.kv.reference import INTEGER_DIGITS_MAX, Stored
 from tapehouse.kv.refetch import LogValues
-from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, AppliedPack, Commit, ShardWriter
+from tapehouse.kv.shard_writer import PATIENCE_NS, Commit, ShardWriter
 from tapehouse.kv.view import BudgetError, Evicted, View
 from tapehouse.log.port import Extent, Log, Message
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tapehouse.core.check import check
@@ -36,14 +35,14 @@ from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Op, Status, encode_entry, entry_frame
 from tapehouse.kv.errors import OutcomeUnknownError
 from tapehouse.kv.faults import Faults, delay
-from tapehouse.kv.layout import OLD_BYTES, STATUS
+from tapehouse.kv.flights import Applied, AppliedPack, Flight, Ride, Submission, answer, settle, tell
+from tapehouse.kv.layout import STATUS
 from tapehouse.kv.view import ViewAnswer
 from tapehouse.log.port import Log
 
 Commit = Literal["each", "group"]
 
 QUEUE_ENTRIES_MAX = 65_536  # that wait for their frame; more are refused
-RIDERS_MAX = 65_536  # readers who wait for one frame
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 FRAMES_AHEAD_MAX = 8  # acknowledged by the log and not yet applied by the view
 APPEND_ATTEMPTS_MAX = 10_000_000  # of one frame: a month and more; callers lose patience long before
@@ -52,71 +51,6 @@ RETRY_PAUSE_NS = NS_PER_SECOND // 4
 PATIENCE_NS = 10 * NS_PER_SECOND  # of a caller; longer than a broker election
 _LOOKS_PER_PATIENCE = 8
 _BARRIER = encode_entry(Entry(op=Op.BARRIER))
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """Where in the log a caller's entries stand, and what became of each."""
-
-    sequence: int
-    answers: list[ViewAnswer]
-
-
-@dataclass(frozen=True, slots=True)
-class AppliedPack:
-    """Where in the log a pack's entries stand, and what became of each: (n, 2) int64, status and revision."""
-
-    sequence: int
-    rows: Any
-
-
-@dataclass(slots=True, eq=False)
-class _Submission:
-    """Entries of one caller: they stay together in one frame.
-
-    Attributes:
-        is_pack: It is answered with an `AppliedPack`, else with `Applied`.
-    """
-
-    bodies: Sequence[bytes]
-    count: int
-    size: int
-    deadline: int
-    done: asyncio.Future[Any]
-    is_pack: bool = False
-    refusals: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Ride:
-    """Readers who wait for the same frame, each with a future of its own that gives its sequence."""
-
-    deadline: int
-    waiting: list[asyncio.Future[int]] = field(default_factory=list)
-
-    def join(self) -> asyncio.Future[int]:
-        """One more reader.
-
-        Raises:
-            BusyError: RIDERS_MAX wait for this frame.
-        """
-        if len(self.waiting) >= RIDERS_MAX:
-            raise BusyError(f"{RIDERS_MAX} readers wait for one frame", hint="ask again in a moment")
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.waiting.append(done)
-        return done
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A frame that was taken and is not known to be applied."""
-
-    number: int
-    payload: bytes
-    taken: int  # monotonic ns, before its first append
-    submissions: list[_Submission]
-    rides: list[_Ride]
-    settled: asyncio.Future[None] = field(repr=False)
 
 
 class ShardWriter:
@@ -153,11 +87,11 @@ class ShardWriter:
         self._number = 0
         self._time = 0
         self._is_refused = False
-        self._queue: deque[_Submission] = deque()
+        self._queue: deque[Submission] = deque()
         self._queued_entries = 0
         self._queued_bytes = 0
-        self._rides: list[_Ride] = []
-        self._flights: dict[int, _Flight] = {}  # by number, in their order
+        self._rides: list[Ride] = []
+        self._flights: dict[int, Flight] = {}  # by number, in their order
         self._news = asyncio.Event()
         self._error: TapehouseError | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -207,7 +141,7 @@ class ShardWriter:
             raise BusyError(f"{reason}; nothing was begun", subject=self._log.name, hint="ask again in a moment")
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         deadline = self._clock.monotonic_ns() + self._patience_ns
-        self._enqueue(_Submission(bodies, count, size, deadline, done, is_pack))
+        self._enqueue(Submission(bodies, count, size, deadline, done, is_pack))
         return done
 
     @property
@@ -225,7 +159,7 @@ class ShardWriter:
         """
         self._require()
         if not self._rides:
-            self._rides.append(_Ride(self._clock.monotonic_ns() + self._patience_ns))
+            self._rides.append(Ride(self._clock.monotonic_ns() + self._patience_ns))
             self._news.set()
         return self._rides[-1].join()
 
@@ -253,7 +187,7 @@ class ShardWriter:
         status = rows.item(0, STATUS)
         check(status != Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
-        _settle(flight)
+        settle(flight)
         for ride in flight.rides:
             for reader in ride.waiting:
                 if not reader.done():
@@ -261,20 +195,20 @@ class ShardWriter:
         if status == Status.OUT_OF_TURN:
             self._lose_turn(flight)
         else:
-            _answer(flight.submissions, sequence, rows, answers_of)
+            answer(flight.submissions, sequence, rows, answers_of)
         self._news.set()
 
     def fail(self, error: TapehouseError) -> None:
         """Give up: who waits in the queue gets this error, who waits for a frame that was sent that nobody knows."""
         self._error = self._error or error
         for flight in self._flights.values():
-            _settle(flight)
+            settle(flight)
             self._tell_unknown(flight.submissions, error)
         rides = [ride for flight in self._flights.values() for ride in flight.rides] + self._rides
         waiting: list[asyncio.Future[Any]] = [reader for ride in rides for reader in ride.waiting]
         waiting += [submission.done for submission in self._queue]
         for done in waiting:
-            _tell(done, error)
+            tell(done, error)
         self._flights.clear()
         self._rides.clear()
         self._queue.clear()
@@ -324,9 +258,9 @@ class ShardWriter:
             self._news.clear()
             await self._news.wait()
 
-    def _take(self) -> _Flight | None:
+    def _take(self) -> Flight | None:
         """The next frame, of what waits; None where all who waited have left."""
-        submissions: list[_Submission] = []
+        submissions: list[Submission] = []
         bodies: list[bytes] = []
         count = size = 0
         while self._queue and len(submissions) < self._submissions_max:
@@ -345,11 +279,11 @@ class ShardWriter:
             return None
         return self._frame(bodies or [_BARRIER], submissions, rides)
 
-    def _frame(self, bodies: list[bytes], submissions: list[_Submission], rides: list[_Ride]) -> _Flight:
+    def _frame(self, bodies: list[bytes], submissions: list[Submission], rides: list[Ride]) -> Flight:
         count = sum(submission.count for submission in submissions) or 1  # a barrier
         self._number += 1
         self._time = max(self._time, self._clock.time_ns())
-        flight = _Flight(
+        flight = Flight(
             number=self._number,
             payload=entry_frame(
                 bodies, count=count, log_id=self._log_id, writer=self._life, number=self._number, time=self._time
@@ -366,7 +300,7 @@ class ShardWriter:
         self.metrics.observe("kv_frame_bytes", len(flight.payload), SIZE_BOUNDS)
         return flight
 
-    async def _send(self, flight: _Flight) -> None:
+    async def _send(self, flight: Flight) -> None:
         """Append a frame until it is acknowledged, or seen in the log, or known to be refused with its life."""
         await delay(self._clock, self._faults.write_delay_ns)
         reason = ""
@@ -384,7 +318,7 @@ class ShardWriter:
                 return
         raise self._gave_up(reason)
 
-    def _lose_turn(self, first: _Flight) -> None:
+    def _lose_turn(self, first: Flight) -> None:
         """The log refuses this life from a frame on: what it and those after it hold is sent in a new one."""
         self.metrics.add("kv_lives_refused_total")
         self._is_refused = True
@@ -393,11 +327,11 @@ class ShardWriter:
         self._rides = [ride for flight in dead[1:] for ride in flight.rides] + self._rides
         again = [submission for flight in dead for submission in flight.submissions if not submission.done.done()]
         for flight in dead:
-            _settle(flight)
+            settle(flight)
         for submission in reversed(again):
             submission.refusals += 1
             if submission.refusals > RESUBMITS_MAX:
-                _tell(
+                tell(
                     submission.done,
                     BusyError(
                         f"the log refused this gateway {RESUBMITS_MAX + 1} times; nothing was applied",
@@ -408,7 +342,7 @@ class ShardWriter:
             else:
                 self._enqueue(submission, is_first=True)
 
-    def _enqueue(self, submission: _Submission, *, is_first: bool = False) -> None:
+    def _enqueue(self, submission: Submission, *, is_first: bool = False) -> None:
         if is_first:
             self._queue.appendleft(submission)
         else:
@@ -434,17 +368,17 @@ class ShardWriter:
                 hint="is a majority of the brokers up? see tapehouse status",
             )
             while self._queue and (self._queue[0].done.done() or self._queue[0].deadline <= now):
-                _tell(self._queue[0].done, late)
+                tell(self._queue[0].done, late)
                 self._dequeue()
             for flight in self._flights.values():
                 self._tell_unknown([each for each in flight.submissions if each.deadline <= now], late)
             for ride in [ride for flight in self._flights.values() for ride in flight.rides] + self._rides:
                 if ride.deadline <= now:
                     for reader in ride.waiting:
-                        _tell(reader, late)
+                        tell(reader, late)
             self._rides = [ride for ride in self._rides if ride.deadline > now]
 
-    def _tell_unknown(self, submissions: list[_Submission], reason: TapehouseError) -> None:
+    def _tell_unknown(self, submissions: list[Submission], reason: TapehouseError) -> None:
         for submission in submissions:
             if not submission.done.done():
                 self.metrics.add("kv_outcomes_unknown_total")
@@ -454,7 +388,7 @@ class ShardWriter:
                     hint="read the key, then decide; a put-if with the revision that was known is safe to ask again",
                 )
                 error.__cause__ = reason
-                _tell(submission.done, error)
+                tell(submission.done, error)
 
     def _require(self) -> None:
         if self._error is not None:
@@ -466,24 +400,6 @@ class ShardWriter:
         )
 
 
-def _answer(
-    submissions: list[_Submission], sequence: int, rows: Any, answers_of: Callable[[Any], list[ViewAnswer]]
-) -> None:
-    """Answer each caller with its part of a frame's rows."""
-    has_packs = any(submission.is_pack for submission in submissions)
-    answers = [] if has_packs else answers_of(rows)  # All at once is cheaper, where there are many callers.
-    start = 0
-    for submission in submissions:
-        end = start + submission.count
-        if not submission.done.done():
-            if submission.is_pack:
-                submission.done.set_result(AppliedPack(sequence, rows[start:end, :OLD_BYTES].copy()))
-            else:
-                told = answers_of(rows[start:end]) if has_packs else answers[start:end]
-                submission.done.set_result(Applied(sequence, told))
-        start = end
-
-
 async def _either(work: asyncio.Task[Any], settled: asyncio.Future[None]) -> bool:
     """Wait for work, or for a frame to be settled: then the work is given up. Whether the work has ended."""
     work.add_done_callback(hear)  # Nobody may be left to ask how it ended.
@@ -492,15 +408,3 @@ async def _either(work: asyncio.Task[Any], settled: asyncio.Future[None]) -> boo
         return work.done()
     finally:
         work.cancel()
-
-
-def _settle(flight: _Flight) -> None:
-    if not flight.settled.done():
-        flight.settled.set_result(None)
-
-
-def _tell(done: asyncio.Future[Any], error: TapehouseError) -> None:
-    """End a future with an error, which need not be heard: who waited may have left."""
-    if not done.done():
-        done.set_exception(error)
-        done.exception()

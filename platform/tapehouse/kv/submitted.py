@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from tapehouse.core.errors import InvariantError, TapehouseError
 from tapehouse.kv import requests
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Status, encode_entry, revision_parts
+from tapehouse.kv.flights import Applied
 from tapehouse.kv.levels import Session
 from tapehouse.kv.node import ShardNode
 from tapehouse.kv.requests import BatchOutcome, Outcome
 from tapehouse.kv.shard_map import ShardMap
-from tapehouse.kv.shard_writer import Applied
 from tapehouse.kv.slots import slot_of
 from tapehouse.kv.view import Evicted, ViewAnswer
 
