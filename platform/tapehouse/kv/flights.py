@@ -98,6 +98,7 @@ def answer(
 
 
 def settle(flight: Flight) -> None:
+    """Nobody need send this frame again."""
     if not flight.settled.done():
         flight.settled.set_result(None)
 
