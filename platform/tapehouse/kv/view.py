@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,14 +29,16 @@ from tapehouse.kv.entries import (
     revision_of,
     revision_parts,
 )
+from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
 from tapehouse.kv.slots import SLOTS
-from tapehouse.kv.sweep import collect, look_up, sweep
+from tapehouse.kv.sweep import collect, collect_slots, look_up, sweep, weigh_slots
 
 BUDGET_BYTES = 1 << 30
 ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
 ARENA_BITS = 22  # bytes of a segment of the arena, so that the longest value takes an eighth of one
 _STATUSES = tuple(Status)
+_U64 = (1 << 64) - 1
 _EXTRA_DEPTH = 4  # of the directory beyond what equal segments need
 _WHY = {
     layout.CUT_SHORT: "an entry is cut short",
@@ -47,7 +49,6 @@ _WHY = {
     layout.WRONG_COUNT: "not as many entries as the header says",
     layout.WRONG_SLOTS: "slots or an epoch that do not exist",
     layout.WRONG_BATCH: "a batch of more entries than follow",
-    layout.NOT_YET: "an entry of a kind that cannot be applied yet",
 }
 
 
@@ -153,6 +154,8 @@ class View:
         state[layout.ACCOUNTS_FROM + layout.TAKEN] = 1
         self._epochs = state[layout.EPOCHS_FROM : layout.EPOCHS_FROM + SLOTS]
         self._epochs[:] = NOT_OURS
+        self._keys = state[layout.KEYS_FROM : layout.KEYS_FROM + SLOTS]
+        state[layout.FROZEN_LAST] = state[layout.COMING_LAST] = -1
 
     # What the machine is at.
 
@@ -179,6 +182,45 @@ class View:
     def epoch(self, slot: int) -> int:
         """Of a slot, as in `epochs`."""
         return self._epochs.item(slot)
+
+    @property
+    def frozen(self) -> Frozen | None:
+        """The slots that the shard holds still."""
+        first, last, epoch, until, since, writer = self._state[layout.FROZEN_FIRST : layout.FROZEN_WRITER + 1].tolist()
+        return Frozen(first, last, epoch, until, since, writer & _U64) if last >= 0 else None
+
+    @property
+    def coming(self) -> Coming | None:
+        """The slots whose rows are being copied here."""
+        first, last, epoch, writer, count, digest = self._state[layout.COMING_FIRST : layout.COMING_DIGEST + 1].tolist()
+        return Coming(first, last, epoch, writer & _U64, count, digest & _U64) if last >= 0 else None
+
+    @property
+    def epoch_max(self) -> int:
+        """The latest epoch in which the shard owns a slot; 0 where it owns none."""
+        return max(int(self._epochs.max()), 0)
+
+    def owners(self) -> Any:
+        """The epoch of each slot, (SLOTS,) int64, as in `epochs`: it follows the view."""
+        return self._epochs
+
+    def keys_by_slot(self) -> Any:
+        """How many keys each slot has, (SLOTS,) int64, whether owned or not; it follows the view."""
+        return self._keys
+
+    def bytes_by_slot(self) -> Any:
+        """Bytes of keys and values of each slot, (SLOTS,) int64. It looks at every row."""
+        sizes = np.zeros(SLOTS, np.int64)
+        weigh_slots(self._rows, self._state, sizes)
+        return sizes
+
+    def rows_of(self, first: int, last: int) -> list[tuple[bytes, Stored | Evicted]]:
+        """Every row of a run of slots, expired ones among them, in no order. It looks at every row."""
+        found = np.empty(int(self._keys[first : last + 1].sum()), np.int64)
+        count = collect_slots(self._rows, self._state, found, first, last)
+        if count != len(found):
+            raise InvariantError(f"slots {first} to {last} have {count} keys, not {len(found)}")
+        return [(self._key(row), self._held(row)) for row in found.tolist()]
 
     # Reading.
 
@@ -225,6 +267,8 @@ class View:
         state = {
             "rows": rows,
             "epochs": self.epochs,
+            "frozen": astuple(self.frozen) if self.frozen else None,
+            "coming": astuple(self.coming) if self.coming else None,
             "writers": sorted((writer, *last) for writer, last in self.writers.items()),
             "now": self.now,
             "sequence": self.sequence,
@@ -301,7 +345,7 @@ class View:
         self._check(
             apply_entries(
                 self._rows, self._directory, self._arena, self._state, self._answers,
-                _read_only(body), len(body), count, sequence, now, int(verdict),
+                _read_only(body), len(body), count, sequence, now, int(verdict), _signed(writer),
             ),
             sequence,
         )  # fmt: skip
@@ -356,7 +400,7 @@ class View:
             )  # fmt: skip
         if why == layout.NO_ROOM:
             raise InvariantError("a view's table or arena is full", position=f"sequence {sequence}")
-        hint = "a newer tapehouse wrote it: upgrade" if why in (layout.UNKNOWN_KIND, layout.NOT_YET) else ""
+        hint = "a newer tapehouse wrote it: upgrade" if why == layout.UNKNOWN_KIND else ""
         position = f"sequence {sequence}, byte {self._state.item(layout.ERROR_AT)}"
         raise DecodeError(_WHY[why], position=position, hint=hint)
 
@@ -393,11 +437,32 @@ class View:
             )
         self._check(why, self.sequence)
 
-    def set_machine(self, *, now: int, sequence: int, epochs: list[int], writers: dict[int, tuple[int, int]]) -> None:
+    def set_machine(
+        self,
+        *,
+        now: int,
+        sequence: int,
+        epochs: list[int],
+        writers: dict[int, tuple[int, int]],
+        frozen: Frozen | None = None,
+        coming: Coming | None = None,
+    ) -> None:
         """Take over all of a machine's state but its keys."""
+        held, comes = frozen or NOT_FROZEN, coming or NOT_COMING
+        self._state[layout.FROZEN_FIRST : layout.FROZEN_WRITER + 1] = [
+            held.first, held.last, held.epoch, held.until, held.since, _signed(held.writer)
+        ]  # fmt: skip
+        self._state[layout.COMING_FIRST : layout.COMING_DIGEST + 1] = [
+            comes.first, comes.last, comes.epoch, _signed(comes.writer), comes.count, _signed(comes.digest)
+        ]  # fmt: skip
         self._state[layout.NOW], self._state[layout.SEQUENCE] = now, sequence
         self._epochs[:] = epochs
         self.writers = dict(writers)
+
+
+def _signed(word: int) -> int:
+    """64 bits as a kernel has them."""
+    return word - (1 << 64) if word >> 63 else word
 
 
 def _read_only(body: bytes | memoryview) -> Any:
