@@ -148,9 +148,15 @@ def row_digest(data: Array, key_at: Int, key_bytes: Int, value_bytes: Int, expir
     return np.int64(digest_word(digest_word(mixed, expiry), revision))
 
 
+def copied_digest(body: bytes) -> int:
+    """The sum of the digests of COPY entries that follow each other, modulo 2^64; they must be whole."""
+    array = np.frombuffer(body, np.uint8)
+    array.flags.writeable = False
+    return int(_digest_of(array, len(body))) & (1 << 64) - 1
+
+
 @kernel()
-def digest_of(body: Array, size: Int) -> Any:
-    """The sum of the digests of COPY entries that follow each other, as an int64; they must be whole."""
+def _digest_of(body: Array, size: Int) -> Any:
     at, total = 0, 0
     while at < size:
         lengths = word_at(body, at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import astuple, dataclass
+from typing import Any
 
 from blake3 import blake3
 
@@ -299,10 +300,10 @@ class ReferenceView:
         return (held.first, held.last, held.epoch, held.writer) == (first, last, epoch, self._writer)
 
 
-def given(epoch: int) -> int:
+def given(epoch: Any) -> Any:
     """How the epoch of a slot that was given away is kept, and what it was: each is the other's inverse.
 
-    A slot that never was owned stays NOT_OURS, which is below every epoch.
+    A slot that never was owned stays NOT_OURS, which is below every epoch. Numbers, or arrays of them.
     """
     return -2 - epoch
 

@@ -30,7 +30,7 @@ from tapehouse.kv.entries import (
     revision_parts,
 )
 from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
-from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
+from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored, given
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.sweep import collect, collect_slots, look_up, sweep, weigh_slots
 
@@ -183,6 +183,11 @@ class View:
         """Of a slot, as in `epochs`."""
         return self._epochs.item(slot)
 
+    def known_epoch(self, slot: int) -> int:
+        """The latest in which the shard is known to have owned a slot, given away or not; 0 where it never did."""
+        held = self._epochs.item(slot)
+        return held if held >= 0 else max(given(held), 0)
+
     @property
     def frozen(self) -> Frozen | None:
         """The slots that the shard holds still."""
@@ -214,13 +219,13 @@ class View:
         weigh_slots(self._rows, self._state, sizes)
         return sizes
 
-    def rows_of(self, first: int, last: int) -> list[tuple[bytes, Stored | Evicted]]:
-        """Every row of a run of slots, expired ones among them, in no order. It looks at every row."""
+    def keys_of(self, first: int, last: int) -> list[bytes]:
+        """Every key of a run of slots, expired ones among them, in no order. It looks at every row."""
         found = np.empty(int(self._keys[first : last + 1].sum()), np.int64)
         count = collect_slots(self._rows, self._state, found, first, last)
         if count != len(found):
             raise InvariantError(f"slots {first} to {last} have {count} keys, not {len(found)}")
-        return [(self._key(row), self._held(row)) for row in found.tolist()]
+        return [self._key(row) for row in found.tolist()]
 
     # Reading.
 
