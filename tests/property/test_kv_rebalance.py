@@ -29,7 +29,7 @@ from tapehouse.kv.slots import SLOTS, slot_of
 from tapehouse.log import MemoryLog
 from tests.support.consistency import check_fold, check_session, check_written
 from tests.support.history import History, read_history
-from tests.support.kv_world import Link, StillClock, fold, new_life, open_kv, settle, until
+from tests.support.kv_world import BUDGET_BYTES, Link, StillClock, fold_whole, new_life, settle, until
 from tests.support.linearizable import check_linearizable
 
 SHARDS_MAX = 3
@@ -71,7 +71,14 @@ class World:
 
     async def open(self) -> tuple[Kv, list[Link]]:
         links = [Link(log) for log in self.logs]
-        opening = asyncio.create_task(open_kv(*links, clock=self.clock, shards=None if self.gateways else 1))
+
+        async def open_log(shard: int) -> Link:
+            return links[shard]
+
+        shards = None if self.gateways else 1
+        opening = asyncio.create_task(
+            Kv.open(open_log, new_life=new_life, clock=self.clock, shards=shards, budget_bytes=BUDGET_BYTES)  # type: ignore
+        )
         await until(self.clock, [opening])
         return opening.result(), links
 
@@ -201,8 +208,7 @@ class World:
         held: dict[str, tuple[str, int]] = {}
         owners = [0] * SLOTS
         for shard, log in enumerate(self.logs):
-            views, _ = await fold(log)
-            machine = views[-1]
+            machine = await fold_whole(log)
             for slot in range(SLOTS):
                 owners[slot] += machine.epochs[slot] >= 0
             for key, row in machine.rows.items():

@@ -284,7 +284,7 @@ class Kv:
 
     def count_keys(self) -> int:
         """How many keys there are, the KV's own left out; as in Redis, expired ones count until they are swept."""
-        ours = sum(self.nodes[0].view.get(key) is not None for key in (SHARDS_KEY, PLAN_KEY, CLAIM_KEY))
+        ours = sum(self.nodes[0].view.peek(key) is not None for key in (SHARDS_KEY, PLAN_KEY, CLAIM_KEY))
         return self._map.count_keys() - ours
 
     async def measure(self) -> list[ShardMeasures]:
@@ -337,24 +337,29 @@ class Kv:
         for _ in range(ROUTE_ATTEMPTS_MAX):
             node = self._map.node(slot)
             await node.reach(level)
-            if isinstance(level, Session):
-                await self._see_moves(node, slot, level)
-            if node.view.owns(slot) and self._map.node(slot) is node:
+            is_seen = not isinstance(level, Session) or await self._see_moves(node, slot, level)
+            if is_seen and node.view.owns(slot) and self._map.node(slot) is node:
                 return node
             await self._look_again(slot, node)
         raise self._not_served(slot)
 
-    async def _see_moves(self, node: ShardNode, slot: int, session: Session) -> None:
-        """Where the session has seen a later epoch of another shard, that one may own the slot by now: see it too."""
+    async def _see_moves(self, node: ShardNode, slot: int, session: Session) -> bool:
+        """Where the session has seen a later epoch of another shard, that one may own the slot by now: see it too.
+
+        Returns:
+            False where a shard that it has seen is not known here yet.
+        """
         epoch = node.view.epoch(slot)
         later = [token for token in session.tokens if token.epoch > epoch and token.shard != node.shard]
         for token in later:
             if token.shard >= len(self.nodes):
                 await self.open_added()
-            if token.shard < len(self.nodes):
-                await self.nodes[token.shard].reach(session)
+            if token.shard >= len(self.nodes):
+                return False
+            await self.nodes[token.shard].reach(session)
         if later:
             self._map.refresh()
+        return True
 
     async def _all_reached(self, level: Level) -> tuple[ShardNode, ...]:
         """All nodes, once their views may be read at a level and every slot has an owner among them."""

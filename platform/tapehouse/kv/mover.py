@@ -132,7 +132,7 @@ class Mover:
         first, seen = self._kv.nodes[0], 0
         for look in range(CLAIM_LOOKS + 1):
             await first.barrier()
-            held = first.view.get(CLAIM_KEY)
+            held = first.view.peek(CLAIM_KEY)
             if held is not None and seen not in (0, held.revision):
                 break
             if held is None or look == CLAIM_LOOKS:
@@ -158,7 +158,7 @@ class Mover:
             try:
                 answer = await self._write_claim(self._claimed)
             except (TransientError, OutcomeUnknownError):
-                held = self._kv.nodes[0].view.get(CLAIM_KEY)  # It may have been applied all the same.
+                held = self._kv.nodes[0].view.peek(CLAIM_KEY)  # It may have been applied all the same.
                 if isinstance(held, Stored) and held.value == self._name:
                     self._claimed = held.revision
                 continue
@@ -294,7 +294,7 @@ class Mover:
             size = 0
             while keys and len(rows) < COPY_ROWS and size < COPY_BYTES:
                 key = keys.pop()
-                held = source.view.get(key)
+                held = source.view.peek(key)
                 if held is None:
                     continue  # It has expired.
                 rows.append((key, held))
@@ -374,5 +374,5 @@ def _runs(found: list[Move], nodes: list[ShardNode]) -> Iterator[Move]:
 
 def holder(first: ShardNode) -> str:
     """The name of who moves slots; empty where nobody does."""
-    held = first.view.get(CLAIM_KEY)
+    held = first.view.peek(CLAIM_KEY)
     return held.value.partition(b" ")[2].decode(errors="replace") if isinstance(held, Stored) else ""

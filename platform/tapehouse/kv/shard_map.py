@@ -37,7 +37,7 @@ def first_slots(shard: int, shards: int) -> tuple[int, int]:
 
 def plan_of(first: ShardNode) -> Plan | None:
     """What the KV says of its shards, as far as this view has come; None where nothing was ever moved."""
-    stored = first.view.get(PLAN_KEY)
+    stored = first.view.peek(PLAN_KEY)
     return Plan.read(stored.value) if isinstance(stored, Stored) else None  # So short a value is never evicted.
 
 

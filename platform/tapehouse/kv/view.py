@@ -32,7 +32,7 @@ from tapehouse.kv.entries import (
 from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored, given
 from tapehouse.kv.slots import SLOTS
-from tapehouse.kv.sweep import collect, collect_slots, look_up, sweep, weigh_slots
+from tapehouse.kv.sweep import collect, collect_slots, look_up, peek, sweep, weigh_slots
 
 BUDGET_BYTES = 1 << 30
 ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
@@ -236,6 +236,11 @@ class View:
             now: A reader's own time where that is later than the machine's.
         """
         row = look_up(self._rows, self._directory, self._arena, self._state, key, len(key), now or 0)
+        return None if row < 0 else self._held(row)
+
+    def peek(self, key: bytes) -> Stored | Evicted | None:
+        """What a key holds, for the KV's own use: not counted as read, nor kept in memory for it."""
+        row = peek(self._rows, self._directory, self._arena, self._state, key, len(key))
         return None if row < 0 else self._held(row)
 
     def scan(
