@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,8 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.core.errors import BusUnavailableError, ConflictError, TapehouseError, TransientError
+from tapehouse.core.units import NS_PER_SECOND
+from tapehouse.kv import moves
 from tapehouse.kv.client import Kv
+from tapehouse.kv.entries import Status
 from tapehouse.kv.errors import OutcomeUnknownError
+from tapehouse.kv.faults import delay
 from tapehouse.kv.levels import LINEARIZABLE, Session
 from tapehouse.kv.mover import Mover
 from tapehouse.kv.node import ShardNode
@@ -29,7 +35,7 @@ from tapehouse.kv.slots import SLOTS, slot_of
 from tapehouse.log import MemoryLog
 from tests.support.consistency import check_fold, check_session, check_written
 from tests.support.history import History, read_history
-from tests.support.kv_world import BUDGET_BYTES, Link, StillClock, fold_whole, new_life, settle, until
+from tests.support.kv_world import BUDGET_BYTES, Link, StillClock, fold, fold_whole, new_life, settle, until
 from tests.support.linearizable import check_linearizable
 
 SHARDS_MAX = 3
@@ -43,10 +49,6 @@ def key_of(part: int) -> str:
 
 
 KEYS = [key_of(part) for part in range(8)]
-
-
-class Killed(BaseException):
-    """Ends a mover where it stands."""
 
 
 @dataclass(eq=False)
@@ -99,12 +101,12 @@ class World:
             kv = self.rng.choice(self.gateways)
             key = self.rng.choice(KEYS)
             kind = self.rng.choice(("put", "put", "put-if", "delete", "linearizable", "linearizable", "session"))
-            try:
+            with suppress(TapehouseError):  # The history has it as it is: unknown.
                 await self._call(kv, name, kind, key, session)
-            except TapehouseError:
-                pass  # The history has it as it is: unknown.
-            for _ in range(self.rng.randrange(4)):
+            for _ in range(self.rng.randrange(9)):
                 await asyncio.sleep(0)
+            if self.rng.random() < 0.1:
+                await delay(self.clock, NS_PER_SECOND // 10)
 
     async def _call(self, kv: Kv, name: str, kind: str, key: str, session: Session) -> None:
         if kind in ("linearizable", "session"):
@@ -160,6 +162,9 @@ class World:
             mover.cancel()
         for link in links:
             link.faults.clear()
+        for node in kv.nodes:  # A process that is gone sends nothing any more.
+            if node._writer is not None and not mover.done():
+                await node._writer.close()
         await asyncio.gather(mover, return_exceptions=True)
         is_done = not mover.cancelled() and mover.exception() is None
         if is_done:
@@ -168,9 +173,6 @@ class World:
             assert isinstance(mover.exception(), ConflictError | TransientError | OutcomeUnknownError), (
                 mover.exception()
             )
-        for node in kv.nodes:  # What a process that is gone has no part in any more.
-            if node._writer is not None:
-                await node._writer.close()
         closing = asyncio.create_task(kv.close())
         await until(self.clock, [closing])
         for link in links:
@@ -290,16 +292,10 @@ def test_movers_that_are_killed_lose_nothing(seed: int, kills: list[tuple[int, i
         asyncio.run(run(place / "history.jsonl"))
 
 
-def _folder() -> Any:
-    import tempfile
-    from contextlib import contextmanager
-
-    @contextmanager
-    def made() -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as name:
-            yield Path(name)
-
-    return made()
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 def _small_runs(patch: pytest.MonkeyPatch) -> None:
@@ -307,3 +303,100 @@ def _small_runs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tapehouse.kv.mover.RANGE_ROWS", 2)
     patch.setattr("tapehouse.kv.mover.COPY_ROWS", 1)
     patch.setattr("tapehouse.kv.mover.RANGE_SLOTS", 2_048)
+
+
+async def test_the_days_meet_what_they_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Movers are killed in the midst of runs, and writers meet slots that are frozen or elsewhere."""
+    _small_runs(monkeypatch)
+    met = dict.fromkeys((Status.FROZEN, Status.NOT_OWNED, Status.OTHER_MOVE), 0)
+    kills = 0
+    for seed in range(4):
+        world, wrong = await run_day(tmp_path / f"{seed}", seed, [(2, 21), (3, 33), (1, 40)])
+        assert wrong == []
+        for log in world.logs:
+            _, told = await fold(log)
+            for pairs in told.values():
+                for _, answer in pairs:
+                    met[answer.status] = met.get(answer.status, 0) + 1
+        kills += world.kills
+        await world.close()
+    assert kills >= 6
+    assert met[Status.FROZEN] > 5
+    assert met[Status.NOT_OWNED] > 5
+
+
+# Controls: what is wrong is caught.
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+async def test_control_a_reader_that_does_not_look_again_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_checked: bool
+) -> None:
+    """Its gateway has not heard that the slot moved: what its barrier brings says so, and must be looked at."""
+    world = World(tmp_path / "history", Random(1))
+    await world.start()
+    behind, kv = world.gateways
+    key, session = KEYS[7], Session()
+    for link in world.links[0]:
+        await link.hold()
+    moving = asyncio.create_task(Mover(kv, clock=world.clock, life=new_life()).run(2))
+    await until(world.clock, [moving])
+    await world._call(kv, "c1", "put", key, session)
+    if not is_checked:
+
+        async def bad(self: Kv, slot: int, level: Any) -> ShardNode:
+            node = self._map.node(slot)
+            await node.reach(level)
+            return node
+
+        monkeypatch.setattr(Kv, "_reached", bad)
+    reading = asyncio.create_task(world._call(behind, "c2", "linearizable", key, Session()))
+    await settle()
+    for link in world.links[0]:
+        link.let_go()
+    await until(world.clock, [reading])
+    world.history.close()
+    assert check_linearizable(world.path).result == ("ok" if is_checked else "violation")
+    await world.close()
+
+
+async def test_control_a_mover_that_drops_a_row_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path / "history", Random(1))
+    await world.start()
+    for key in KEYS:
+        await world._call(world.gateways[0], "c1", "put", key, Session())
+    good = Mover._copies
+
+    async def bad(self: Mover, source: ShardNode, run: Any) -> Any:
+        async for bodies in good(self, source, run):
+            if bodies[1:]:
+                yield bodies[1:]
+
+    monkeypatch.setattr(Mover, "_copies", bad)
+    wrong = await world.end()
+    assert any("holds nothing after" in each for each in wrong), wrong
+    await world.close()
+
+
+async def test_control_a_mover_that_copies_before_it_freezes_is_refused(tmp_path: Path) -> None:
+    """What the target counted is not what was announced, and what was not frozen cannot be given."""
+    world = World(tmp_path / "history", Random(1))
+    await world.start()
+    kv = world.gateways[0]
+    mover = Mover(kv, clock=world.clock, life=new_life())
+    await mover._claim()
+    await mover._begin(2)
+    source, target = kv.nodes
+    run = 8_192, 9_000, 1
+    await mover._apply(target, [moves.receive(*run)])
+    steps = [
+        (source, moves.give(*run)),
+        (target, moves.own_copied(*run, count=1, digest=0, time=0)),
+        (source, moves.copy(b"k", b"", expiry=0, revision=0)),
+    ]
+    for node, step in steps:
+        with pytest.raises(ConflictError, match="OTHER_MOVE"):
+            await mover._apply(node, [step])
+    assert source.view.owns(8_192)
+    world.history.close()
+    await world.close()
