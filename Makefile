@@ -61,7 +61,7 @@ test-chaos: tools ## Fault campaigns: kill, pause, partition, full disk, flipped
 benchmark: dev ## The table of measurements, with this machine described (ARGS=NAME for one; see peers)
 	@TAPEHOUSE_PEERS="$${TAPEHOUSE_PEERS:-$$(test -x $(PEERS_PYTHON) && echo $(PEERS_PYTHON) || true)}" $(TAPEHOUSE) bench $(ARGS)
 
-peers: dev ## The libraries that benchmarks stand beside, in an environment of their own (.venv-peers)
+peers: dev ## What benchmarks stand beside: libraries (.venv-peers), and etcd and rqlite, built from Go source (minutes)
 	@infra/peers.sh
 
 load-test: dev ## Many clients for minutes against a cluster of three

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv-peers: the Python libraries that `make benchmark` stands beside. They are not in our lock files, since
-# some of them want another NumPy than we do; a benchmark whose peer is not there says so.
+# Makes what `make benchmark` stands beside. Python libraries go into .venv-peers: they are not in our lock files, since
+# some of them want another NumPy than we do. etcd and rqlite are built from Go source, once for a machine (minutes; rqlite
+# needs a C compiler). A benchmark whose peer is not there says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,10 +10,10 @@ peers=(databento-dbn==0.72.0 hftbacktest==2.4.4 QuantLib==1.44 sortedcontainers=
 stamp="$environment/.tapehouse-peers"
 wanted="${peers[*]}"
 
-if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    exit 0
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    rm -rf "$environment"
+    .venv/bin/python -m venv "$environment"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${peers[@]}"
+    echo "$wanted" >"$stamp"
 fi
-rm -rf "$environment"
-.venv/bin/python -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${peers[@]}"
-echo "$wanted" >"$stamp"
+.venv/bin/python -m tapehouse.app.bench.kv_programs

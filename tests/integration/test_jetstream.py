@@ -118,6 +118,24 @@ async def test_status_list_delete(bus3: Bus) -> None:
         await admin.delete(spec.name)
 
 
+async def test_a_new_stream_is_known_to_every_server(cluster3: Cluster) -> None:
+    ports = [node.client_port for node in cluster3.state.nodes]
+    buses = [await connect(f"nats://127.0.0.1:{port}") for port in ports]
+    try:
+        for number in range(6):
+            spec = replace(tape_spec(unique()), single_writer=False)
+            log = await StreamAdmin(buses[number % 3]).ensure(spec)
+            for bus in buses:
+                with pytest.raises(MissingError, match="no such message"):  # Not: no such stream.
+                    await bus.api(f"STREAM.MSG.GET.{spec.name}", {"seq": 1})
+            answers = await asyncio.gather(*(bus.request(spec.subjects[0], b"x", timeout_s=WAIT_S) for bus in buses))
+            assert sorted(json.loads(answer.data)["seq"] for answer in answers) == [1, 2, 3]
+            assert (await log.extent()).last == 3
+    finally:
+        for bus in buses:
+            await bus.close()
+
+
 async def test_stepping_down_changes_the_leader(bus3: Bus) -> None:
     admin, spec = StreamAdmin(bus3), tape_spec(unique())
     log = await admin.ensure(spec)

@@ -8,7 +8,6 @@ less, and `consistency.py` checks them. `python -m tests.support.linearizable FI
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.go_tools import built_program
+from tapehouse.app.go_tools import built_program, sources_digest
 from tests.support.history import HistoryError
 
 SOURCE = Path(__file__).resolve().parent / "linearizer"
@@ -58,11 +57,8 @@ def linearizer_program() -> Path:
     Raises:
         ToolError: Go is missing, or the build failed.
     """
-    digest = hashlib.sha256()
-    for path in sorted(SOURCE.iterdir()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     return built_program(
-        f"linearizer-{digest.hexdigest()[:16]}", "linearizer", ["install", "-trimpath", "-buildvcs=false", "."], SOURCE
+        f"linearizer-{sources_digest(SOURCE)}", "linearizer", ["install", "-trimpath", "-buildvcs=false", "."], SOURCE
     )
 
 

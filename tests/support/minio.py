@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.go_tools import built_program
+from tapehouse.app.go_tools import built_program
 
 MODULE = "github.com/minio/minio@latest"
 READY_TIMEOUT_S = 60

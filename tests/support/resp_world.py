@@ -6,6 +6,7 @@ from typing import Any
 
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
+from tapehouse.gateway.resp_runs import KvRuns
 from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_session import RespSession
 from tapehouse.kv.client import Kv
@@ -20,16 +21,21 @@ def array(*words: bytes) -> bytes:
 
 
 class Talk:
-    """One connection; `rebalanced` is what REBALANCE was asked for."""
+    """One connection; `rebalanced` is what REBALANCE was asked for.
 
-    def __init__(self, kv: Kv, clock: StillClock, **options: Any) -> None:
+    Args:
+        has_runs: Whether runs of GET and SET are taken in compiled code.
+    """
+
+    def __init__(self, kv: Kv, clock: StillClock, *, has_runs: bool = True, **options: Any) -> None:
         self.clock = clock
         self.rebalanced: list[int] = []
-        self.session = RespSession(_ROWS, identity=1, **options)
         self.gateway = Gateway(
             kv=kv, clock=clock, cursors=Cursors(), info=lambda: "# Server\r\nredis_version:7.0.0\r\n",
-            keys=kv.count_keys, rebalance=self._rebalance,
+            keys=kv.count_keys, rebalance=self._rebalance, runs=KvRuns(kv),
         )  # fmt: skip
+        runs = self.gateway.runs if has_runs else None
+        self.session = RespSession(_ROWS, identity=1, runs=runs, **options)
 
     async def _rebalance(self, shards: int) -> None:
         self.rebalanced.append(shards)

@@ -13,7 +13,9 @@ from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
-from tapehouse.app.bootstrap import Platform, home_directory, open_platform
+from tapehouse.app.bootstrap import DEFAULT_TAPE, Platform, home_directory, open_platform
+from tapehouse.app.kv_derived import derived_of
+from tapehouse.app.kv_rebalance import Rebalancing
 from tapehouse.bus import JetStreamLog, kv_spec
 from tapehouse.core.clock import Clock, SystemClock
 from tapehouse.core.errors import MissingError, UsageError
@@ -21,10 +23,13 @@ from tapehouse.core.ids import new_writer_id
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
+from tapehouse.gateway.resp_runs import KvRuns
 from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
 from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
 from tapehouse.kv.client import Kv
+from tapehouse.kv.derived import Derived
+from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
@@ -35,6 +40,7 @@ TOKEN_BYTES_MAX = 1_024
 PORT_MAX = 65_535
 NS_PER_MS = NS_PER_SECOND // 1_000
 LINE_END = "\r\n"  # of INFO
+LEVELS: dict[str, Level] = {"linearizable": LINEARIZABLE, "session": Session(), "eventual": EVENTUAL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,8 @@ class ServeOptions:
         port: 0 for any that is free.
         shards: Of a new KV; None takes what there is, and 1 where there is none.
         token_file: Its text is what clients must know.
+        level: Of a connection's reads, until it chooses another.
+        tape: Whose desk's projections are read below the derived prefixes.
         budget_bytes: Of memory for each shard's view.
     """
 
@@ -57,7 +65,9 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     commit: Commit = "group"
+    level: Level = LINEARIZABLE
     connections_max: int = CONNECTIONS_MAX
+    tape: str = DEFAULT_TAPE
     budget_bytes: int = BUDGET_BYTES
 
 
@@ -96,12 +106,13 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
         kept = _kept(options)
         async with (
             open_platform(options.nats, home=options.home, patient=True) as platform,
-            await open_kv(platform, options, kept) as kv,
+            derived_of(platform, options.tape) as derived,
+            await open_kv(platform, options, kept, derived) as kv,
         ):
             traffic, clock = Traffic(), SystemClock()
             gateway = make_gateway(kv, traffic, clock, port=port, connections_max=options.connections_max)
             limits = Limits(connections=options.connections_max)
-            server = RespServer(gateway, traffic=traffic, token=token, limits=limits)
+            server = RespServer(gateway, traffic=traffic, token=token, level=options.level, limits=limits)
             await server.start(sock, tls)
             try:
                 yield Serving(host=host, port=port, kv=kv, server=server, traffic=traffic, tls=tls is not None)
@@ -188,7 +199,7 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None) -> Kv:
+async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None, derived: Derived | None = None) -> Kv:
     """The KV on a broker; its streams are made where they are not there."""
 
     async def open_log(shard: int) -> JetStreamLog:
@@ -201,7 +212,7 @@ async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None) 
             shards = NEW_KV_SHARDS
     return await Kv.open(
         open_log, new_life=new_writer_id, clock=SystemClock(), shards=shards, commit=options.commit,
-        budget_bytes=options.budget_bytes, snapshots=kept,
+        budget_bytes=options.budget_bytes, snapshots=kept, derived=derived,
     )  # fmt: skip
 
 
@@ -209,18 +220,20 @@ def make_gateway(kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connectio
     """What the connections share, with INFO and DBSIZE as they are now."""
     began = time.monotonic()
 
-    async def rebalance(shards: int) -> None:
-        raise UsageError(
-            f"slots cannot be spread over {shards} shards while the KV is in use",
-            hint="a new KV is given its shards by tapehouse kv serve --shards",
-        )
-
     def info() -> str:
         uptime = int(time.monotonic() - began)
         return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime)
 
     first = clock.time_ns() // NS_PER_MS  # No cursor of an earlier run is met.
-    return Gateway(kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=kv.count_keys, rebalance=rebalance)
+    return Gateway(
+        kv=kv,
+        clock=clock,
+        cursors=Cursors(first),
+        info=info,
+        keys=kv.count_keys,
+        rebalance=Rebalancing(kv, clock).begin,
+        runs=KvRuns(kv),
+    )
 
 
 def info_text(kv: Kv, traffic: Traffic, *, port: int, connections_max: int, uptime_s: int) -> str:

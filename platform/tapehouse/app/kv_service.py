@@ -2,8 +2,9 @@
 
 Requests and answers are JSON. `get` takes {"key"} and answers {"value", "nearest", "position"}. `items` takes
 {"prefix", "skip", "at"} and answers a page of {"items", "more", "at", "position"}; the pages of one listing come from
-one state, which the service keeps for a while. `digests` takes nothing. With {"after"}, a sequence of EVENTS, `get` and
-the first page wait until that is folded: who was told an outcome reads what it led to.
+one state, which the service keeps for a while. `digests` takes nothing. With {"after"}, a sequence of EVENTS, and
+{"after_tape"}, one of TAPE, `get` and the first page wait until that is folded: who was told an outcome reads what it
+led to.
 """
 
 from __future__ import annotations
@@ -93,20 +94,24 @@ class KvService:
         return _write({"digests": self._projector.digests(), "position": self._projector.position()})
 
     async def _reach(self, asked: dict[str, Any]) -> None:
-        """Wait for the sequence of EVENTS that the asker has heard.
+        """Wait for the sequences of EVENTS and of TAPE that the asker has heard.
 
         Raises:
             BusUnavailableError: The projections do not come so far in REACH_S.
         """
-        after = asked.get("after", 0)
-        if not isinstance(after, int) or after < 0:
-            raise UsageError(f"after is {after!r}", subject="tapehouse.kv", hint="a sequence of EVENTS")
+        after, tape = (_sequence(asked, name, log) for name, log in (("after", "EVENTS"), ("after_tape", "TAPE")))
         try:
             async with asyncio.timeout(REACH_S):
-                await self._projector.until(events=after)
+                await self._projector.until(events=after, tape=tape)
         except TimeoutError:
+            position = self._projector.position()
+            log, stands, wanted = (
+                ("EVENTS", position["events"], after)
+                if position["events"] < after
+                else ("TAPE", position["tape"], tape)
+            )
             raise BusUnavailableError(
-                f"the projections stand at sequence {self._projector.position()['events']} of EVENTS, not {after}",
+                f"the projections stand at sequence {stands} of {log}, not {wanted}",
                 subject="tapehouse.kv",
                 hint="the host is behind: ask again",
             ) from None
@@ -126,14 +131,23 @@ async def ask_get(bus: Bus, tape: str, key: str, *, after: int = 0) -> Any:
         NotServedError: No host serves the tape.
         BusUnavailableError: No answer came.
     """
-    answer = await _ask(bus, tape, "get", {"key": key, "after": after})
-    if answer["value"] is None:
-        raise missing(key, answer["nearest"])
-    return answer["value"]
+    value, nearest = await ask_find(bus, tape, key, after=after)
+    if value is None:
+        raise missing(key, nearest)
+    return value
 
 
-async def ask_items(bus: Bus, tape: str, prefix: str, *, after: int = 0) -> list[tuple[str, Any]]:
-    """All keys that begin with a prefix, with their values, as of one moment; not before sequence `after` of EVENTS.
+async def ask_find(bus: Bus, tape: str, key: str, *, after: int = 0, after_tape: int = 0) -> tuple[Any, list[str]]:
+    """As `ask_get`, with what TAPE held through `after_tape` too; None and the nearest keys where there is none."""
+    answer = await _ask(bus, tape, "get", {"key": key, "after": after, "after_tape": after_tape})
+    return answer["value"], list(answer["nearest"])
+
+
+async def ask_items(bus: Bus, tape: str, prefix: str, *, after: int = 0, after_tape: int = 0) -> list[tuple[str, Any]]:
+    """All keys that begin with a prefix, with their values, as of one moment.
+
+    Args:
+        after, after_tape: Sequences of EVENTS and TAPE that it does not come before.
 
     Raises:
         NotServedError: No host serves the tape.
@@ -141,18 +155,18 @@ async def ask_items(bus: Bus, tape: str, prefix: str, *, after: int = 0) -> list
     """
     for attempt in range(LISTING_ATTEMPTS_MAX):
         try:
-            return await _ask_pages(bus, tape, prefix, after)
+            return await _ask_pages(bus, tape, prefix, {"after": after, "after_tape": after_tape})
         except ConflictError:
             if attempt + 1 == LISTING_ATTEMPTS_MAX:
                 raise
     return []
 
 
-async def _ask_pages(bus: Bus, tape: str, prefix: str, after: int) -> list[tuple[str, Any]]:
+async def _ask_pages(bus: Bus, tape: str, prefix: str, place: dict[str, int]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     at, more = "", True
     while more:
-        asked = {"prefix": prefix, "skip": len(found), "at": at, "after": after}
+        asked = {"prefix": prefix, "skip": len(found), "at": at, **place}
         answer = await _ask(bus, tape, "items", asked)
         found += [(str(key), value) for key, value in answer["items"]]
         at, more = answer["at"], answer["more"] and bool(answer["items"])
@@ -189,6 +203,13 @@ def _read(data: bytes) -> dict[str, Any]:
 
 def _write(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _sequence(asked: dict[str, Any], name: str, log: str) -> int:
+    value = asked.get(name, 0)
+    if not isinstance(value, int) or value < 0:
+        raise UsageError(f"{name} is {value!r}", subject="tapehouse.kv", hint=f"a sequence of {log}")
+    return value
 
 
 def _text(asked: dict[str, Any], name: str, default: str | None = None) -> str:

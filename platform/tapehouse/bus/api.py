@@ -19,7 +19,11 @@ STREAM_NAME_IN_USE = 10058
 NO_SUITABLE_PEERS = 10005
 REPLICAS_NEED_A_CLUSTER = 10074
 JETSTREAM_DISABLED = (10039, 10076)
-_MISSING = {STREAM_NOT_FOUND: "stream", CONSUMER_NOT_FOUND: "consumer", NO_MESSAGE_FOUND: "message"}
+_MISSING = {CONSUMER_NOT_FOUND: "consumer", NO_MESSAGE_FOUND: "message"}
+
+
+class NoStreamError(MissingError):
+    """A server says that there is no such stream."""
 
 
 class ApiError(UsageError):
@@ -61,6 +65,8 @@ def api_error(error: dict[str, Any], subject: str) -> MissingError | BusUnavaila
     """The error of ours that an error object of the API stands for."""
     code = int(error.get("err_code") or 0)
     said = str(error.get("description") or "refused without a reason")
+    if code == STREAM_NOT_FOUND:
+        return NoStreamError("no such stream", subject=subject)
     if code in _MISSING:
         return MissingError(f"no such {_MISSING[code]}", subject=subject)
     if code in JETSTREAM_DISABLED:

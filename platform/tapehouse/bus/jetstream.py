@@ -13,11 +13,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from nats.aio.msg import Msg
+
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.api import WRONG_LAST_SEQUENCE, ApiError, api_error
 from tapehouse.bus.connection import RETRY_PAUSE_S, Bus
 from tapehouse.bus.reader import read_stream
 from tapehouse.bus.requests import NobodyListensError, UnansweredError
+from tapehouse.bus.stream_calls import call_stream, stream_info
 from tapehouse.bus.topology import read_branches
 from tapehouse.core import (
     AmbiguousAppendError,
@@ -31,6 +34,7 @@ from tapehouse.core import (
 from tapehouse.log import Extent, Message
 
 APPEND_TIMEOUT_S = 2.0
+UNHEARD_PAUSE_S = 0.05  # before an append that reached nobody is sent again
 STALE_ANSWERS_MAX = 60  # with RETRY_PAUSE_S between them, longer than a broker election
 
 
@@ -106,20 +110,33 @@ class JetStreamLog:
     ) -> int:
         subject = subject or self._only_subject()
         sent = header_rules.outgoing(headers, expected_last=expected_last, subject=self._name)
-        try:
-            answer = await self._bus.request(subject, payload, timeout_s=self._timeout_s, headers=sent)
-        except UnansweredError as error:
-            raise self._ambiguous(error.message) from error
-        except NobodyListensError as error:
-            await stream_info(self._bus, self._name, patience_s=self._timeout_s)  # Says so where the stream is gone.
-            raise BusUnavailableError(
-                "no leader takes appends now; nothing was written",
-                subject=self._name,
-                hint="is a majority of the brokers up? see tapehouse status",
-            ) from error
+        answer = await self._send(subject, payload, sent)
         sequence = self._read_ack(answer.data, expected_last)
         self._seen_last = max(self._seen_last, sequence)
         return sequence
+
+    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Msg:
+        """The leader's answer to an append.
+
+        Where nobody listens nothing was written, so it may be sent again: a leader that was just chosen is not known to
+        every server at once.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        while True:
+            try:
+                return await self._bus.request(subject, payload, timeout_s=self._timeout_s, headers=headers)
+            except UnansweredError as error:
+                raise self._ambiguous(error.message) from error
+            except NobodyListensError as error:
+                await stream_info(self._bus, self._name, patience_s=self._timeout_s)  # Says so where it is gone.
+                if loop.time() + UNHEARD_PAUSE_S >= deadline:
+                    raise BusUnavailableError(
+                        "no leader takes appends now; nothing was written",
+                        subject=self._name,
+                        hint="is a majority of the brokers up? see tapehouse status",
+                    ) from error
+            await asyncio.sleep(UNHEARD_PAUSE_S)
 
     async def last(self) -> Message | None:
         for _ in range(STALE_ANSWERS_MAX):
@@ -146,7 +163,7 @@ class JetStreamLog:
         extent = await self.extent()
         below = min(below, extent.last)
         if below > extent.first:
-            await self._bus.patient_api(f"STREAM.PURGE.{self._name}", {"seq": below})
+            await call_stream(self._bus, "STREAM.PURGE", self._name, {"seq": below})
 
     async def last_under(self, pattern: str) -> Message | None:
         """The last message on a subject, or below one that ends with `.>`; None where there is none.
@@ -157,7 +174,7 @@ class JetStreamLog:
 
     async def _leaders_last(self, pattern: str = ">") -> Message | None:
         try:
-            answer = await self._bus.patient_api(f"STREAM.MSG.GET.{self._name}", {"last_by_subj": pattern})
+            answer = await call_stream(self._bus, "STREAM.MSG.GET", self._name, {"last_by_subj": pattern})
         except MissingError as error:
             if error.message == "no such message":
                 return None
@@ -221,11 +238,3 @@ class JetStreamLog:
             subject=self._name,
             hint="acknowledged data is gone, or the stream was made anew: open it again, or restore",
         )
-
-
-async def stream_info(bus: Bus, name: str, *, patience_s: float | None = None) -> dict[str, Any]:
-    """What the stream's leader says of it; raises MissingError where there is no such stream."""
-    call = f"STREAM.INFO.{name}"
-    if patience_s is None:
-        return await bus.patient_api(call)
-    return await bus.patient_api(call, patience_s=patience_s)

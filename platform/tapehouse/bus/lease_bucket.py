@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, ApiError, api_error
 from tapehouse.bus.connection import Bus
-from tapehouse.bus.jetstream import stream_info
 from tapehouse.bus.requests import NobodyListensError, UnansweredError
+from tapehouse.bus.stream_calls import call_stream, settle, stream_info
 from tapehouse.bus.topology import LEASES_BUCKET
 from tapehouse.core import AmbiguousAppendError, BusUnavailableError, ConflictError, MissingError
 
@@ -48,6 +48,7 @@ class LeaseBucket:
                 "deny_delete": True,
             }
             await bus.patient_api(f"STREAM.CREATE.{_STREAM}", config)
+            await settle(bus, _STREAM, f"$KV.{LEASES_BUCKET}.>")
         return cls(bus)
 
     @asynccontextmanager
@@ -63,8 +64,8 @@ class LeaseBucket:
 
     async def get(self, key: str) -> tuple[bytes | None, int]:
         try:
-            answer = await self._bus.patient_api(
-                f"STREAM.MSG.GET.{_STREAM}", {"last_by_subj": f"$KV.{LEASES_BUCKET}.{key}"}
+            answer = await call_stream(
+                self._bus, "STREAM.MSG.GET", _STREAM, {"last_by_subj": f"$KV.{LEASES_BUCKET}.{key}"}
             )
         except MissingError as error:
             if error.message == "no such message":

@@ -14,6 +14,7 @@ from typing import Any
 from tapehouse.bus import headers as header_rules
 from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, api_error
 from tapehouse.bus.connection import RETRY_PAUSE_S, Bus
+from tapehouse.bus.stream_calls import call_stream
 from tapehouse.core import BusUnavailableError, IntegrityError, InvariantError, MissingError
 from tapehouse.log.snaps import SUBJECTS_MAX, check_snap
 
@@ -47,7 +48,7 @@ class JetStreamSnaps:
 
     async def load(self, subject: str) -> bytes | None:
         try:
-            answer = await self._bus.patient_api(f"STREAM.MSG.GET.{self._name}", {"last_by_subj": subject})
+            answer = await call_stream(self._bus, "STREAM.MSG.GET", self._name, {"last_by_subj": subject})
         except MissingError as error:
             if error.message == "no such message":
                 return None

@@ -9,7 +9,8 @@ from typing import Any
 
 from tapehouse.bus.api import NO_SUITABLE_PEERS, REPLICAS_NEED_A_CLUSTER, STREAM_NAME_IN_USE, ApiError
 from tapehouse.bus.connection import Bus
-from tapehouse.bus.jetstream import JetStreamLog, stream_info
+from tapehouse.bus.jetstream import JetStreamLog
+from tapehouse.bus.stream_calls import settle, stream_info
 from tapehouse.bus.topology import METADATA_LOG_ID, StreamSpec, drift, read_branches, stream_config
 from tapehouse.core import BusUnavailableError, InvariantError, MissingError, UsageError
 from tapehouse.core.ids import new_log_id
@@ -131,6 +132,7 @@ class StreamAdmin:
                     hint="start more servers, or ask for one replica",
                 ) from error
             raise
+        await settle(self._bus, spec.name, spec.subjects[0])
         return created
 
     async def _await_config(self, name: str) -> dict[str, Any]:

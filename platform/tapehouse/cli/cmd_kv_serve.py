@@ -17,14 +17,16 @@ def serve(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     commit: Literal["group", "each"] = "group",
+    level: Literal["linearizable", "session", "eventual"] = "linearizable",
     max_connections: int = 10_000,
+    tape: str = "main",
     json: bool = False,
 ) -> int:
     """Serve the replicated KV to redis-cli, redis-py, redis-benchmark and any other client of RESP.
 
     A write is answered once a majority of the brokers has it on disk and this gateway has applied it. Reads are
-    linearizable unless a client chooses another level (`READLEVEL eventual`). Any number of gateways may serve the
-    same KV, here or elsewhere. Ctrl-C answers what is under way and leaves.
+    linearizable unless --level or a client (`READLEVEL eventual`) chooses another level. Any number of gateways may
+    serve the same KV, here or elsewhere. Ctrl-C answers what is under way and leaves.
 
     Examples:
 
@@ -54,18 +56,22 @@ def serve(
         Its key, PEM.
     commit
         `group` writes together what waited for the frame before; `each` one message for each write.
+    level
+        Of a connection's reads, until it says READLEVEL.
     max_connections
         At once; one more is told so and closed.
+    tape
+        Whose desk's projections are read as `positions/`, `orders/`, `prices/`, `surface/`, `cash/` and `pnl/`.
     json
         What serves, and at the end what it did, as one line of JSON each.
     """
-    from tapehouse.app.kv_gateway import ServeOptions, serve_kv_gateway, warm_kv
+    from tapehouse.app.kv_gateway import LEVELS, ServeOptions, serve_kv_gateway, warm_kv
     from tapehouse.app.warm import is_warm
     from tapehouse.cli.output import console, diagnostics, print_json, run_async, stop_signal
 
     options = ServeOptions(
         port=resp, bind=bind, shards=shards, nats=nats, home=home, token_file=token_file, tls_cert=tls_cert,
-        tls_key=tls_key, commit=commit, connections_max=max_connections,
+        tls_key=tls_key, commit=commit, level=LEVELS[level], connections_max=max_connections, tape=tape,
     )  # fmt: skip
 
     async def run() -> dict[str, object]:

@@ -53,6 +53,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kv get": ("cmd_kv:get", "Read a projection now or at any moment: positions, orders, prices, surface."),
     "kv build": ("cmd_kv:build", "Write the snapshots that make a projection at any moment quick."),
     "kv serve": ("cmd_kv_serve:serve", "Serve the replicated KV to redis-cli, redis-py and any client of RESP."),
+    "kv rebalance": (
+        "cmd_kv_rebalance:rebalance",
+        "Spread the replicated KV over more or fewer shards, online.",
+    ),
+    "kv shards": ("cmd_kv_rebalance:shards", "Which slots and keys each shard of the replicated KV has."),
+    "kv load": (
+        "cmd_kv_load:load",
+        "Put a load on gateways: rates, percentiles, and a check of what was read.",
+    ),
     "sql": ("cmd_sql:sql", "DuckDB over events, trades, positions and surface."),
     "analytics": ("cmd_analytics:analytics", "Measures of books and flows between them, a row an interval."),
     "bars": ("cmd_bars:bars", "Bars of trades by time, tick count, volume or money."),

@@ -31,6 +31,7 @@ _ERRORS = """
 | `ERR` | the request is wrong; nothing was done |
 | `BUSY` | too much waits already; nothing was done: ask again in a moment |
 | `TRYAGAIN` | the key's slot is on its way to another shard, or the broker is away; nothing was done |
+| `READONLY` | the key is below a derived prefix (`positions/`, …), which can only be read; nothing was done |
 | `UNKNOWN` | a write was sent and nobody knows whether it was applied: read the key, then decide |
 | `REFUSED` | a batch was not applied, because one of its writes could not be |
 | `CROSSSLOT` | the keys of a batch belong to several slots: give them one `{tag}` |

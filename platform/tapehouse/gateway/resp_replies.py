@@ -13,7 +13,7 @@ from tapehouse.gateway.resp_commands import NUMBERS
 from tapehouse.gateway.resp_requests import NS_PER_MS, Answers, Read, Write
 from tapehouse.gateway.resp_words import NOT_INTEGER
 from tapehouse.kv.entries import Status
-from tapehouse.kv.errors import CrossSlotError, OutcomeUnknownError
+from tapehouse.kv.errors import CrossSlotError, DerivedKeyError, OutcomeUnknownError
 from tapehouse.kv.reference import Stored
 
 Value = None | bool | int | float | bytes | str | Sequence["Value"] | Mapping[str, "Value"] | frozenset[str]
@@ -188,6 +188,8 @@ def error_reply(problem: TapehouseError) -> bytes:
         code = "UNKNOWN"
     elif isinstance(problem, TransientError):
         code = "TRYAGAIN"
+    elif isinstance(problem, DerivedKeyError):
+        code = "READONLY"
     else:
         code = "ERR"
     return error(CROSS_SLOT if isinstance(problem, CrossSlotError) else f"{code} {problem}")

@@ -18,8 +18,9 @@ from tapehouse.core.errors import MissingError
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_replies import error
-from tapehouse.gateway.resp_session import READ_BYTES_MAX, Asked, RespSession, Runs
-from tapehouse.kv.levels import LINEARIZABLE, Level
+from tapehouse.gateway.resp_runs import ReadRun, WriteRun
+from tapehouse.gateway.resp_session import READ_BYTES_MAX, Asked, RespSession
+from tapehouse.kv.levels import LINEARIZABLE, Level, Session
 
 CONNECTIONS_MAX = 10_000
 BYTES_MAX = 512 * 1024 * 1024  # that are kept for all clients together; who holds most is cut off
@@ -107,8 +108,7 @@ class RespServer:
     Args:
         traffic: Counted here.
         token: What clients must know; empty where nobody need say who he is.
-        level: Of reads, until a client chooses another.
-        runs: As `RespSession` takes it.
+        level: Of reads, until a client chooses another; `Session()` gives each connection a session of its own.
     """
 
     def __init__(
@@ -119,7 +119,6 @@ class RespServer:
         token: str = "",
         level: Level = LINEARIZABLE,
         limits: Limits | None = None,
-        runs: Runs | None = None,
     ) -> None:
         self.gateway = gateway
         self.traffic = traffic
@@ -129,7 +128,6 @@ class RespServer:
         self.connections: dict[Connection, int] = {}  # and how many bytes each was last known to hold
         self._token = token
         self._level = level
-        self._runs = runs
         self._rows = Rows()
         self._server: asyncio.Server | None = None
         self._watched: dict[Connection, None] = {}  # those that may not stay as they are
@@ -176,8 +174,8 @@ class RespServer:
         self.traffic.connected += 1
         self.connections[one] = 0
         return RespSession(
-            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer, level=self._level,
-            runs=self._runs,
+            self._rows, identity=self.traffic.accepted, token=self._token, peer=peer,
+            level=Session() if isinstance(self._level, Session) else self._level, runs=self.gateway.runs,
         )  # fmt: skip
 
     def leave(self, one: Connection) -> None:
@@ -305,7 +303,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         now = self._server.gateway.clock.time_ns
         if data:
+            before = session.reads_at_once
             self._begin(session.feed(data, now()))
+            self._server.traffic.kinds["read"] += session.reads_at_once - before
         self._send(session)
         # What was held back while too much was unanswered.
         while not (session.wants_data or session.is_full or session.is_closing):
@@ -321,7 +321,14 @@ class Connection(asyncio.BufferedProtocol):
     def _begin(self, asked: list[Asked]) -> None:
         if not asked:
             return
-        self._server.traffic.kinds.update(type(one.request).__name__.lower() for one in asked)
+        kinds = self._server.traffic.kinds
+        for one in asked:
+            if isinstance(one.request, ReadRun):
+                kinds["read"] += one.request.count
+            elif isinstance(one.request, WriteRun):
+                kinds["write"] += one.request.count
+            else:
+                kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
         version = self._session.version
         if self._waiting and self._waiting[-1][1] == version:

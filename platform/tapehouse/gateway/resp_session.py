@@ -20,8 +20,6 @@ from tapehouse.gateway.resp_about import command_reply, config_reply, unknown_su
 from tapehouse.gateway.resp_commands import COMMANDS, NUMBERS
 from tapehouse.gateway.resp_layout import (
     AT,
-    COMMAND,
-    COUNT,
     DONE,
     FULL,
     NEEDED,
@@ -46,6 +44,7 @@ from tapehouse.gateway.resp_requests import (
     unknown_command,
     wrong_arity,
 )
+from tapehouse.gateway.resp_runs import Run
 from tapehouse.gateway.resp_scan import Scan
 from tapehouse.gateway.resp_words import Refused
 from tapehouse.gateway.resp_words import integer as integer_of
@@ -63,7 +62,8 @@ NAME_BYTES_MAX = 128
 REDIS_VERSION = "7.0.0"  # the version whose replies these are
 USER = b"default"
 CROSS_PROTOCOL = (b"POST", b"HOST:")  # an HTTP client, as a page in a browser could make one
-_BATCH_COMMAND, _QUIT, _GET = NUMBERS["BATCH"], NUMBERS["QUIT"], NUMBERS["GET"]
+_QUIT = NUMBERS["QUIT"]
+_RUNS = (NUMBERS["GET"], NUMBERS["SET"])
 
 
 class Together(NamedTuple):
@@ -76,15 +76,17 @@ class Asked(NamedTuple):
     """A request that the connection cannot answer itself; `number` names it in `answer`."""
 
     number: int
-    request: Read | Write | Together | Scan | Rebalance | Plain
+    request: Read | Write | Together | Scan | Rebalance | Plain | Run
     level: Level
 
 
 class Runs(Protocol):
-    """Whoever can answer reads straight from the rows of a buffer, in compiled code."""
+    """Whoever takes runs of plain GET and SET straight from the rows of a buffer, in compiled code."""
 
-    def answer(self, data: Any, rows: Rows, first: int, level: Level, version: int) -> tuple[int, bytes]:
-        """Answer some requests from row `first` on, all of them GET key: how many, 0 for none, and their replies."""
+    def take(
+        self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool
+    ) -> tuple[int, bytes | Run]:
+        """As `resp_runs.KvRuns.take`."""
         ...
 
 
@@ -97,7 +99,7 @@ class RespSession:
         token: What a client must know; empty where nobody need say who he is.
         peer: Its address, for CLIENT INFO.
         level: Of its reads, until it chooses another.
-        runs: Answers runs of GET where it can.
+        runs: Takes runs of GET and SET.
 
     Attributes:
         version: Of RESP: 2 or 3.
@@ -106,6 +108,7 @@ class RespSession:
         is_known: Whether it said who it is, where it must.
         is_closing: Nothing more is read; the connection ends once `take_replies` has given everything.
         is_lost: It took its answers too slowly and is to be cut off.
+        reads_at_once: Reads that were answered without being handed out.
     """
 
     def __init__(
@@ -126,15 +129,20 @@ class RespSession:
         self.is_known = not token
         self.is_closing = False
         self.is_lost = False
+        self.reads_at_once = 0
         self._rows = rows
         self._token = token
         self._runs = runs
         self._pieces: list[bytes] = []
         self._held = 0
         self._needed = 1
+        # Of requests that wait for an answer, or for those before them; a run is one of them.
         self._replies: deque[bytes | None] = deque()
         self._sizes: deque[int] = deque()
-        self._first = 0  # number of the request whose reply is the next to be sent
+        self._counts: deque[int] = deque()
+        self._first = 0  # number of the one whose reply is the next to be sent
+        self._waiting = 0  # requests of all of them
+        self._done = 0  # requests before them
         self._asked_bytes = 0
         self._owed = 0
         self._batch: list[Write] | None = None
@@ -148,11 +156,7 @@ class RespSession:
     @property
     def is_full(self) -> bool:
         """Whether so much is unanswered, or not taken, that nothing more should be begun for this client."""
-        return (
-            len(self._replies) >= PIPELINE_MAX
-            or self._asked_bytes >= PIPELINE_BYTES_MAX
-            or self._owed >= OWED_BYTES_MAX
-        )
+        return self._waiting >= PIPELINE_MAX or self._asked_bytes >= PIPELINE_BYTES_MAX or self._owed >= OWED_BYTES_MAX
 
     @property
     def wants_data(self) -> bool:
@@ -177,7 +181,7 @@ class RespSession:
     @property
     def requests(self) -> int:
         """How many requests there were, answered or not."""
-        return self._first + len(self._replies)
+        return self._done + self._waiting
 
     # Requests.
 
@@ -205,26 +209,22 @@ class RespSession:
         whole = b"".join(self._pieces)
         buffer = bytearray(whole)  # The parser unquotes in place; what is not taken now is parsed again.
         view, data = memoryview(buffer), np.frombuffer(buffer, np.uint8)
-        room = PIPELINE_MAX - len(self._replies) if self.is_known else 1  # AUTH changes how the next one is read.
+        room = PIPELINE_MAX - self._waiting if self.is_known else 1  # AUTH changes how the next one is read.
         status = self._rows.parse(data, 0, len(buffer), requests_max=room, is_known=self.is_known)
         found, used = self._rows.state.item(REQUESTS), self._rows.state.item(POSITION)
         self._needed = self._rows.state.item(NEEDED) if status == DONE else 1
-        requests = self._rows.requests[:found].tolist()
+        fixed = data.view()
+        fixed.flags.writeable = False
         row = 0
         while row < found and not self.is_closing:
+            number, _, _, at, _ = self._rows.requests[row].tolist()
             if self._owed >= OWED_BYTES_MAX:
-                status, used, self._needed = FULL, requests[row][AT], 1
+                status, used, self._needed = FULL, at, 1
                 break
-            number = requests[row][COMMAND]
-            if number == _GET and requests[row][COUNT] == 2:
-                taken = self._answer_run(data, row)
-                if taken:
-                    row += taken
-                    continue
-            words = self._rows.words(view, row)
-            after = requests[row + 1][AT] if row + 1 < found else used
-            self._take(asked, number, words, after - requests[row][AT], now)
-            row += 1
+            taken = self._take_run(asked, fixed, row, number, used)
+            if not taken:
+                self._take(asked, number, self._rows.words(view, row), self._place(row + 1, used) - at, now)
+            row += taken or 1
         if status not in (DONE, FULL) and not self.is_closing:
             self._reply(error(self._rows.error(status)))
             self.is_closing = True
@@ -233,13 +233,23 @@ class RespSession:
         self._held = sum(map(len, self._pieces))
         return status
 
-    def _answer_run(self, data: Any, row: int) -> int:
-        """Have a run of reads answered at once, where nothing that was asked before them waits for an answer."""
-        if self._runs is None or self._batch is not None or not self.is_known or self._asked_bytes:
+    def _place(self, row: int, end: int) -> int:
+        """Where a request begins that was found, or the end of the last of them."""
+        found: int = self._rows.state.item(REQUESTS)
+        return self._rows.requests.item(row, AT) if row < found else end
+
+    def _take_run(self, asked: list[Asked], data: Any, row: int, number: int, end: int) -> int:
+        """Have a run of reads or writes taken; how many, 0 where this is none."""
+        if self._runs is None or number not in _RUNS or self._batch is not None or not self.is_known:
             return 0
-        taken, replies = self._runs.answer(data, self._rows, row, self.level, self.version)
-        if taken:
-            self._reply(replies)
+        taken, run = self._runs.take(
+            data, self._rows, row, number, self.level, self.version, is_next=not self._asked_bytes
+        )
+        if taken and isinstance(run, bytes):
+            self._reply(run, taken)
+            self.reads_at_once += taken
+        elif taken:
+            self._hand_out(asked, run, self._place(row + taken, end) - self._place(row, end), taken)
         return taken
 
     def _take(self, asked: list[Asked], number: int, words: list[bytes], size: int, now: int) -> None:
@@ -273,10 +283,12 @@ class RespSession:
         else:
             self._hand_out(asked, request, size)
 
-    def _hand_out(self, asked: list[Asked], request: Any, size: int) -> None:
+    def _hand_out(self, asked: list[Asked], request: Any, size: int, count: int = 1) -> None:
         asked.append(Asked(self._first + len(self._replies), request, self.level))
         self._replies.append(None)
         self._sizes.append(size)
+        self._counts.append(count)
+        self._waiting += count
         self._asked_bytes += size
 
     def _collect(self, asked: list[Asked], request: Request, size: int) -> None:
@@ -327,7 +339,10 @@ class RespSession:
             ready.append(reply)
             self._replies.popleft()
             self._sizes.popleft()
+            count = self._counts.popleft()
             self._first += 1
+            self._waiting -= count
+            self._done += count
         return ready
 
     def sent(self, count: int) -> None:
@@ -336,9 +351,11 @@ class RespSession:
         if self._owed < 0:
             raise InvariantError("more was sent to a client than it was owed")
 
-    def _reply(self, reply: bytes) -> None:
+    def _reply(self, reply: bytes, count: int = 1) -> None:
         self._replies.append(reply)
         self._sizes.append(0)
+        self._counts.append(count)
+        self._waiting += count
         self._owe(len(reply))
 
     def _owe(self, size: int) -> None:

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tapehouse.core.clock import Clock
-from tapehouse.core.errors import DataError, InvariantError, TransientError, UsageError
+from tapehouse.core.errors import DataError, TapehouseError, TransientError, UsageError
 from tapehouse.core.metrics import Metrics
 from tapehouse.core.tasks import cancel_all
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv import requests
-from tapehouse.kv.entries import Answer, Entry, Status, encode_entry, revision_parts
+from tapehouse.kv.derived import Derived, refuse_derived
+from tapehouse.kv.entries import Answer, Entry, Status, encode_entry
 from tapehouse.kv.errors import NotServedHereError
 from tapehouse.kv.faults import Faults, delay
 from tapehouse.kv.history import Version, read_history
@@ -27,7 +28,8 @@ from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
 from tapehouse.kv.shard_map import SHARDS_KEY, ShardMap, own_first_slots, plan_of, settle_shards
 from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit
 from tapehouse.kv.slots import slot_of
-from tapehouse.kv.view import BUDGET_BYTES, Evicted, View, ViewAnswer
+from tapehouse.kv.submitted import MOVING, Submitted, SubmittedBatch, batch_outcome_of, outcome_of
+from tapehouse.kv.view import BUDGET_BYTES, Evicted, View
 from tapehouse.kv.watching import watch_nodes
 from tapehouse.log.port import Log
 
@@ -36,7 +38,6 @@ ROUTE_PAUSE_NS = NS_PER_SECOND // 20
 HEAR_PAUSE_NS = NS_PER_SECOND // 10  # between two looks for logs that were added
 SCAN_LIMIT = 1_000
 SCAN_LIMIT_MAX = 100_000
-_MOVING = (Status.NOT_OWNED, Status.FROZEN)  # nothing was applied: another shard has the slot, or will have it
 
 
 class Kv:
@@ -48,6 +49,7 @@ class Kv:
         BusyError: Too much waits already; nothing was begun.
         BusUnavailableError: The broker was away for longer than a caller's patience; a write was not sent.
         OutcomeUnknownError: A write was sent and nobody knows whether it was applied.
+        DerivedKeyError: The key is below a derived prefix, and only reading it is possible.
         NotServedHereError: The key's slot is on its way to another shard for longer than ROUTE_ATTEMPTS_MAX looks.
         DecodeError, GapError: A log cannot be applied; the sequence is named. All calls fail from then on.
     """
@@ -60,9 +62,12 @@ class Kv:
         clock: Clock,
         stack: AsyncExitStack,
         open_node: Callable[[int, AsyncExitStack], Awaitable[ShardNode]],
+        derived: Derived | None = None,
     ) -> None:
         self.nodes = nodes
-        self._map = shards
+        self.derived_prefixes = tuple(derived.prefixes) if derived is not None else ()
+        self._derived = derived
+        self.shards = shards
         self._clock = clock
         self._stack = stack
         self._open_node = open_node
@@ -82,6 +87,7 @@ class Kv:
         patience_ns: int = PATIENCE_NS,
         faults: Faults | None = None,
         metrics: Metrics | None = None,
+        derived: Derived | None = None,
     ) -> Kv:
         """Open the logs, come to their end, and make a new KV's slots known.
 
@@ -92,6 +98,7 @@ class Kv:
             budget_bytes: Of memory for each shard's view; beyond it values are evicted and read from the log again.
             snapshots: A directory of this gateway's own where each view is kept, so that the next `open` need not
                 fold the logs from their start; one that is damaged is put aside (`node.keeper.refused` says why).
+            derived: Answers for the keys below its prefixes, which nobody can write.
 
         Raises:
             UsageError: The KV has another number of shards, or it is new and none was given; or the budget is small.
@@ -115,7 +122,7 @@ class Kv:
             nodes = [first, *[await open_node(shard, stack) for shard in range(1, logs)]]
             for node in nodes[:began]:
                 await own_first_slots(node, began)
-            kv = cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all(), open_node=open_node)
+            kv = cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all(), open_node=open_node, derived=derived)
             kv.start()
             return kv
         raise AssertionError("unreachable")
@@ -202,10 +209,21 @@ class Kv:
         """Write one entry of `kv.requests`."""
         slot = slot_of(entry.key)
         node, applied = await self._written(slot, [entry])
-        outcome = _outcome(node, slot, applied.sequence, applied.answers[0])
+        outcome = outcome_of(node, slot, applied.sequence, applied.answers[0])
         if session is not None:
             session.note(outcome.token)
         return outcome
+
+    def submit(self, entries: Sequence[Entry], *, session: Session | None = None) -> Submitted:
+        """Give entries of `kv.requests` to their shards' writers now, in their order; `outcomes` waits for them.
+
+        Of one key they take effect in their order. They are not atomic together.
+
+        Raises:
+            DerivedKeyError: One of them is below a derived prefix; nothing was begun, and nothing else is raised here.
+        """
+        self._check_writable(entries)
+        return Submitted(entries, self.shards, again=self.write, session=session)
 
     async def batch(self, entries: Sequence[Entry], *, session: Session | None = None) -> BatchOutcome:
         """Write entries of `kv.requests` whose keys share a slot: all of them or none.
@@ -213,39 +231,92 @@ class Kv:
         Raises:
             CrossSlotError: Their keys belong to several slots.
         """
-        together = requests.batch(entries)
-        slot = slot_of(entries[0].key)
-        node, applied = await self._written(slot, together)
-        outcomes = tuple(_outcome(node, slot, applied.sequence, answer) for answer in applied.answers[1:])
-        token = outcomes[0].token
+        slot = slot_of(entries[0].key) if entries else 0
+        node, applied = await self._written(slot, requests.batch(entries))
+        outcome = batch_outcome_of(node, slot, applied)
         if session is not None:
-            session.note(token)
-        return BatchOutcome(status=applied.answers[0].status, outcomes=outcomes, token=token)
+            session.note(outcome.token)
+        return outcome
+
+    def submit_batch(self, entries: Sequence[Entry], *, session: Session | None = None) -> SubmittedBatch:
+        """As `submit`, of entries that are written together or not at all; `outcome` waits for them.
+
+        Raises:
+            CrossSlotError: Their keys belong to several slots.
+            UsageError: There are none, too many, or a key comes twice.
+        """
+        self._check_writable(entries)
+        return SubmittedBatch(entries, self.shards, again=lambda: self.batch(entries), session=session)
 
     # Reading.
 
     async def get(self, key: bytes, level: Level = EVENTUAL) -> Stored | None:
         """What a key holds; None where there is none, or it has expired."""
+        if self._derived is not None and self._is_derived(key):
+            return await self._derived.get(key, level)
         slot = slot_of(key)
         node = await self._reached(slot, level)
         if isinstance(level, Session):
             level.note(node.token(slot))
-        return await node.get(key, self._reader_time(level))
+        return await node.get(key, self.reader_time(level))
+
+    async def get_each(self, keys: Sequence[bytes], level: Level = EVENTUAL) -> list[Stored | TapehouseError | None]:
+        """As `get` of each key; those of one shard wait together, and an error is that of its key alone."""
+        own = [key for key in keys if not self._is_derived(key)]
+        nodes = {node.shard: node for node in (self.shards.node(slot_of(key)) for key in own)}
+        ready: dict[int, TapehouseError | None] = dict.fromkeys(nodes)
+        await asyncio.gather(*(self._reach(node, level, ready) for node in nodes.values()))
+        now = self.reader_time(level)
+        found: list[Stored | TapehouseError | None] = []
+        slow: list[int] = []
+        for place, key in enumerate(keys):
+            slot = slot_of(key)
+            node = self.shards.node(slot)
+            held = None
+            is_elsewhere = node.shard not in ready or not node.view.owns(slot) or not self.is_current(slot, level)
+            if is_elsewhere or self._is_derived(key):
+                slow.append(place)
+            elif problem := ready[node.shard]:
+                found.append(problem)
+                continue
+            else:
+                held = node.view.get(key, now)
+                if isinstance(level, Session):
+                    level.note(node.token(slot))
+            if isinstance(held, Evicted):
+                slow.append(place)
+                held = None
+            found.append(held)
+        read = await asyncio.gather(*(self.get(keys[place], level) for place in slow), return_exceptions=True)
+        for place, row in zip(slow, read, strict=True):
+            if isinstance(row, BaseException) and not isinstance(row, TapehouseError):
+                raise row
+            found[place] = row
+        return found
+
+    async def _reach(self, node: ShardNode, level: Level, ready: dict[int, TapehouseError | None]) -> None:
+        try:
+            await node.reach(level)
+        except TapehouseError as problem:
+            ready[node.shard] = problem
 
     async def scan(
         self, prefix: bytes = b"", level: Level = EVENTUAL, *, after: bytes | None = None, limit: int = SCAN_LIMIT
     ) -> list[tuple[bytes, Stored]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes.
 
-        Of one shard they are as of one moment; of several shards each at its own.
+        Of one shard they are as of one moment; of several shards each at its own. Derived keys are found where `prefix`
+        begins with a derived prefix, and nowhere else.
 
         Args:
             limit: The most that are returned; go on after the last key.
         """
         if not 0 < limit <= SCAN_LIMIT_MAX:
             raise UsageError(f"a scan of {limit} keys", hint=f"1 to {SCAN_LIMIT_MAX}")
+        if self._derived is not None and self._is_derived(prefix):
+            return await self._derived.scan(prefix, level, after=after, limit=limit)
         nodes = await self._all_reached(level)
-        now = self._reader_time(level)
+        now = self.reader_time(level)
         parts = [(node, self._scan_node(node, prefix, after, limit, now)) for node in nodes]
         if isinstance(level, Session):
             for node in nodes:
@@ -270,7 +341,8 @@ class Kv:
             WatchLaggedError: What comes next is not kept any more, or the watcher fell behind it; or the keys moved to
                 another shard since.
         """
-        return watch_nodes(self.nodes, self._map, prefix, after)
+        refuse_derived(self._derived, prefix, "be watched")
+        return watch_nodes(self.nodes, self.shards, prefix, after)
 
     async def history(self, key: bytes, *, limit: int = 100) -> list[Version]:
         """The last versions of a key, oldest first, as far as this view has come; read from the log, and slow.
@@ -278,20 +350,29 @@ class Kv:
         A key whose slot moved begins with what it held then: older versions are in the log that it came from.
         """
         requests.check_key(key)
-        node = self._map.node(slot_of(key))
+        refuse_derived(self._derived, key, "tell its history here")
+        node = self.shards.node(slot_of(key))
         through = node.applied
         return await read_history(node.log, await node.log.extent(), key, through=through, limit=limit)
 
     def count_keys(self) -> int:
         """How many keys there are, the KV's own left out; as in Redis, expired ones count until they are swept."""
         ours = sum(self.nodes[0].view.peek(key) is not None for key in (SHARDS_KEY, PLAN_KEY, CLAIM_KEY))
-        return self._map.count_keys() - ours
+        return self.shards.count_keys() - ours
 
     async def measure(self) -> list[ShardMeasures]:
         """What each shard holds and did; how far it is behind is asked of the broker, None where that is away."""
         return [node.measure(await self._last(node)) for node in self.nodes]
 
     # Within.
+
+    def _is_derived(self, key: bytes) -> bool:
+        return key.startswith(self.derived_prefixes)
+
+    def _check_writable(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if self._is_derived(entry.key):
+                refuse_derived(self._derived, entry.key, "be written")
 
     async def _last(self, node: ShardNode) -> int | None:
         try:
@@ -302,7 +383,7 @@ class Kv:
     def _expiry(self, ttl_s: float | None) -> int:
         return requests.expiry_after(ttl_s, self._clock.time_ns())
 
-    def _reader_time(self, level: Level) -> int | None:
+    def reader_time(self, level: Level) -> int | None:
         """A linearizable read goes by the log's time alone: two readers' clocks could disagree on what has expired."""
         return None if isinstance(level, Linearizable) else self._clock.time_ns()
 
@@ -314,7 +395,9 @@ class Kv:
         while len(found) < limit:
             page = node.view.scan(prefix, after=after, limit=limit, now=now)
             found += [
-                (key, row) for key, row in page if not key.startswith(RESERVED) and self._map.node(slot_of(key)) is node
+                (key, row)
+                for key, row in page
+                if not key.startswith(RESERVED) and self.shards.node(slot_of(key)) is node
             ]
             if len(page) < limit:
                 break
@@ -323,11 +406,12 @@ class Kv:
 
     async def _written(self, slot: int, entries: list[Entry]) -> tuple[ShardNode, Applied]:
         """Write entries of one slot where it is owned; what was refused for that reason alone is asked again there."""
+        self._check_writable(entries)
         bodies = [encode_entry(entry) for entry in entries]
         for _ in range(ROUTE_ATTEMPTS_MAX):
-            node = self._map.node(slot)
+            node = self.shards.node(slot)
             applied = await node.write(bodies)
-            if not any(answer.status in _MOVING for answer in applied.answers):
+            if not any(answer.status in MOVING for answer in applied.answers):
                 return node, applied
             await self._look_again(slot, node)
         raise self._not_served(slot)
@@ -335,13 +419,21 @@ class Kv:
     async def _reached(self, slot: int, level: Level) -> ShardNode:
         """The node that owns a slot, once its view may be read at a level."""
         for _ in range(ROUTE_ATTEMPTS_MAX):
-            node = self._map.node(slot)
+            node = self.shards.node(slot)
             await node.reach(level)
             is_seen = not isinstance(level, Session) or await self._see_moves(node, slot, level)
-            if is_seen and node.view.owns(slot) and self._map.node(slot) is node:
+            if is_seen and node.view.owns(slot) and self.shards.node(slot) is node:
                 return node
             await self._look_again(slot, node)
         raise self._not_served(slot)
+
+    def is_current(self, slot: int, level: Level) -> bool:
+        """Whether a slot is where a session, if it is one, last knew it: see `_see_moves`."""
+        if not isinstance(level, Session):
+            return True
+        node = self.shards.node(slot)
+        epoch = node.view.epoch(slot)
+        return not any(token.epoch > epoch and token.shard != node.shard for token in level.tokens)
 
     async def _see_moves(self, node: ShardNode, slot: int, session: Session) -> bool:
         """Where the session has seen a later epoch of another shard, that one may own the slot by now: see it too.
@@ -358,7 +450,7 @@ class Kv:
                 return False
             await self.nodes[token.shard].reach(session)
         if later:
-            self._map.refresh()
+            self.shards.refresh()
         return True
 
     async def _all_reached(self, level: Level) -> tuple[ShardNode, ...]:
@@ -366,23 +458,23 @@ class Kv:
         for _ in range(ROUTE_ATTEMPTS_MAX):
             nodes = tuple(self.nodes)
             await asyncio.gather(*(node.reach(level) for node in nodes))
-            self._map.refresh()
+            self.shards.refresh()
             seen = max((token.shard for token in level.tokens), default=0) if isinstance(level, Session) else 0
-            if not self._map.homeless and len(self.nodes) == len(nodes) > seen:
+            if not self.shards.homeless and len(self.nodes) == len(nodes) > seen:
                 return nodes
             await self.open_added()
             await delay(self._clock, ROUTE_PAUSE_NS)
         raise NotServedHereError(
-            f"{self._map.homeless} slots are on their way between shards", hint="ask again; is a rebalance under way?"
+            f"{self.shards.homeless} slots are on their way between shards", hint="ask again; is a rebalance under way?"
         )
 
     async def _look_again(self, slot: int, asked: ShardNode) -> None:
         """Wait a little, unless the views say already that another shard than the one that was asked has the slot."""
-        self._map.refresh()
-        if self._map.node(slot) is asked or not self._map.node(slot).view.owns(slot):
+        self.shards.refresh()
+        if self.shards.node(slot) is asked or not self.shards.node(slot).view.owns(slot):
             await self.open_added()
             await delay(self._clock, ROUTE_PAUSE_NS)
-            self._map.refresh()
+            self.shards.refresh()
 
     async def open_added(self) -> None:
         """Open the logs that were added since, as far as the view of shard 0 knows of them."""
@@ -394,7 +486,7 @@ class Kv:
                     opened = stack.pop_all()
                 self._stack.push_async_callback(opened.aclose)
                 self.nodes.append(node)
-                self._map.refresh()
+                self.shards.refresh()
                 await self.nodes[0].barrier()  # Who watches all shards waits for a frame in one that it knows.
 
     async def _hear(self) -> None:
@@ -412,11 +504,3 @@ class Kv:
         return NotServedHereError(
             f"slot {slot} is on its way to another shard", hint="ask again; is a rebalance under way?"
         )
-
-
-def _outcome(node: ShardNode, slot: int, sequence: int, answer: ViewAnswer) -> Outcome:
-    old = answer.old
-    if isinstance(old, Evicted):
-        raise InvariantError("an old value was not read")
-    epoch = max(revision_parts(answer.revision)[0], node.view.known_epoch(slot))
-    return Outcome(status=answer.status, revision=answer.revision, old=old, token=node.token_at(sequence, epoch))

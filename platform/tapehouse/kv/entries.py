@@ -212,27 +212,32 @@ def read_slots(value: bytes) -> tuple[int, int, int]:
     return first, last, epoch
 
 
-def entry_frame(bodies: Sequence[bytes], *, log_id: bytes, writer: int, number: int, time: int) -> bytes:
+def entry_frame(
+    bodies: Sequence[bytes], *, log_id: bytes, writer: int, number: int, time: int, count: int | None = None
+) -> bytes:
     """Encoded entries as one message of a KV log.
 
     Args:
-        bodies: Each an `encode_entry`.
+        bodies: Each an `encode_entry`, or several of them in one piece.
         writer: This life of this gateway, not 0.
         number: Of this frame in that life, from 1.
         time: UTC ns; a machine's time is the latest that any frame named.
+        count: Of entries; None for as many as there are bodies.
 
     Raises:
         DataError: No entries, or more than a frame holds.
     """
     body = b"".join(bodies)
-    if not 0 < len(bodies) <= ENTRIES_MAX or len(body) > BODY_BYTES_MAX:
+    if count is None:
+        count = len(bodies)
+    if not 0 < count <= ENTRIES_MAX or len(body) > BODY_BYTES_MAX:
         raise DataError(
-            f"a frame cannot hold {len(bodies)} entries of {len(body)} bytes",
+            f"a frame cannot hold {count} entries of {len(body)} bytes",
             hint=f"1 to {ENTRIES_MAX} entries, at most {BODY_BYTES_MAX} bytes",
         )
     header = FrameHeader(
         log_id=log_id, writer=writer, epoch=0, first_ordinal=number, body=Body.ENTRIES, codec=Codec.PLAIN,
-        count=len(bodies), stored_bytes=len(body), plain_bytes=len(body), first_time=time, last_time=time,
+        count=count, stored_bytes=len(body), plain_bytes=len(body), first_time=time, last_time=time,
     )  # fmt: skip
     return seal(header, body)
 

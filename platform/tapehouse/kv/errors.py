@@ -17,6 +17,10 @@ class CrossSlotError(UsageError):
     """The keys of one batch belong to several slots."""
 
 
+class DerivedKeyError(UsageError):
+    """The key is below a derived prefix: it can be read and nothing else. RESP says READONLY, HTTP 403."""
+
+
 class OtherBranchError(ConflictError):
     """A token of a branch of the log that this one did not come from: what it promises is not here."""
 

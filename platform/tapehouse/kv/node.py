@@ -38,7 +38,7 @@ from tapehouse.kv.patience import within
 from tapehouse.kv.recent import Recent
 from tapehouse.kv.reference import INTEGER_DIGITS_MAX, Stored
 from tapehouse.kv.refetch import LogValues
-from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, Commit, ShardWriter
+from tapehouse.kv.shard_writer import PATIENCE_NS, Applied, AppliedPack, Commit, ShardWriter
 from tapehouse.kv.view import BudgetError, Evicted, View
 from tapehouse.log.port import Extent, Log, Message
 
@@ -138,6 +138,16 @@ class ShardNode:
         self._require()
         return self._wrote.submit(bodies)
 
+    def submit_pack(self, body: bytes, count: int) -> asyncio.Future[AppliedPack]:
+        """As `ShardWriter.submit_pack`."""
+        self._require()
+        return self._wrote.submit_pack(body, count)
+
+    @property
+    def takes_packs(self) -> bool:
+        """As `ShardWriter.takes_packs`."""
+        return self._wrote.takes_packs
+
     async def write(self, bodies: Sequence[bytes]) -> Applied:
         """Encoded entries of one caller, written together; all old values that they ask for are bytes.
 
@@ -145,7 +155,10 @@ class ShardNode:
             OldValueError: They have their outcome, and an old value cannot be read.
             As `ShardWriter.submit`.
         """
-        applied = await self.submit(bodies)
+        return await self.with_values(await self.submit(bodies), bodies)
+
+    async def with_values(self, applied: Applied, bodies: Sequence[bytes]) -> Applied:
+        """What `submit` gave, with the old values that are not in memory read from the log; errors as of `write`."""
         for place, answer in enumerate(applied.answers):
             if isinstance(answer.old, Evicted):
                 key = read_entries(bodies[place], 1)[0].key
@@ -166,6 +179,25 @@ class ShardNode:
         self._require()
         return await self._wrote.barrier()
 
+    def is_at(self, level: Level) -> bool:
+        """Whether the view may be read at a level now, without waiting.
+
+        A view that will soon be too old for it is refreshed ahead of need.
+
+        Raises:
+            OtherBranchError: The session was on a branch of the log that was given up.
+        """
+        self._require()
+        if isinstance(level, Eventual):
+            return level.max_staleness_ns is None or self._is_fresh(level.max_staleness_ns)
+        if isinstance(level, Session):
+            token = level.token(self.shard)
+            if token is None:
+                return True
+            self._require_branch(token)
+            return token.sequence <= self.applied
+        return False
+
     async def reach(self, level: Level) -> None:
         """Wait until the view may be read at a level.
 
@@ -173,15 +205,14 @@ class ShardNode:
             BusUnavailableError, StaleError: Not within the patience.
             OtherBranchError: The session was on a branch of the log that was given up.
         """
-        self._require()
+        if self.is_at(level):
+            return
         if isinstance(level, Eventual):
-            if level.max_staleness_ns is not None:
-                await self._freshen(level.max_staleness_ns)
+            await self._freshen()
         elif isinstance(level, Session):
             token = level.token(self.shard)
-            if token is not None:
-                self._require_branch(token)
-                await self._catch_up(token.sequence)
+            assert token is not None
+            await self._catch_up(token.sequence)
         else:
             await self.barrier()
 
@@ -291,13 +322,18 @@ class ShardNode:
             raise InvariantError("the shard was not opened", subject=self.log.name)
         return self._extent
 
-    async def _freshen(self, max_staleness_ns: int) -> None:
-        """Where the view may be older than that, wait for a barrier; where it will soon be, send one ahead of need."""
+    def _is_fresh(self, max_staleness_ns: int) -> bool:
+        """Whether the view is no older than that; where it will soon be, a barrier is sent ahead of need."""
         age = self.staleness_ns
-        if age is not None and age <= max_staleness_ns:
-            if age > max_staleness_ns // FRESH_EARLY and not self._wrote.is_busy:
-                self._wrote.barrier()
-            return
+        if age is None or age > max_staleness_ns:
+            return False
+        if age > max_staleness_ns // FRESH_EARLY and not self._wrote.is_busy:
+            self._wrote.barrier()
+        return True
+
+    async def _freshen(self) -> None:
+        """Wait for a barrier, as the view is older than its reader allows."""
+        age = self.staleness_ns
         try:
             await self.barrier()
         except TransientError as error:
@@ -379,8 +415,7 @@ class ShardNode:
         else:
             self.recent.add(sequence, body, rows[:, : layout.OLD_BYTES].copy(), self._short_olds(rows))
             if self._wrote.waits_for(header.writer, header.first_ordinal):
-                answers = self.view.answers(rows)
-                self._wrote.applied(header.first_ordinal, sequence, answers)
+                self._wrote.applied(header.first_ordinal, sequence, rows, self.view.answers)
             self.view.sweep(SWEEP_ROWS)
         while self._waiting and self._waiting[0][0] <= sequence:
             _wake(heapq.heappop(self._waiting)[2])

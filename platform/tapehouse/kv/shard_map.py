@@ -9,7 +9,6 @@ many logs there are since slots were moved (`plan`); a log that came later begin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -87,22 +86,19 @@ class ShardMap:
 
     def __init__(self, nodes: Sequence[ShardNode]) -> None:
         self._nodes = nodes
-        self._owners: Any = np.zeros(0, np.int64)
-        self._owner: list[int] = []
+        self.owners = np.zeros(SLOTS, np.int64)  # the shard of each slot
         self._homeless = 0
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the views again: of two that own a slot, the one of the later epoch is right."""
         epochs = np.stack([node.view.owners() for node in self._nodes])
-        owners = epochs.argmax(axis=0)
         self._homeless = int((epochs.max(axis=0) < 0).sum())
-        if not np.array_equal(owners, self._owners):
-            self._owners, self._owner = owners, owners.tolist()
+        self.owners[:] = epochs.argmax(axis=0)
 
     def node(self, slot: int) -> ShardNode:
         """The shard to ask about a slot."""
-        return self._nodes[self._owner[slot]]
+        return self._nodes[self.owners.item(slot)]
 
     @property
     def homeless(self) -> int:
@@ -113,7 +109,7 @@ class ShardMap:
         """How many keys there are where their slots are owned; expired ones count until they are swept."""
         self.refresh()
         return sum(
-            int(node.view.keys_by_slot()[(self._owners == shard) & (node.view.owners() >= 0)].sum())
+            int(node.view.keys_by_slot()[(self.owners == shard) & (node.view.owners() >= 0)].sum())
             for shard, node in enumerate(self._nodes)
         )
 

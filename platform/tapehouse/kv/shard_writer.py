@@ -36,6 +36,7 @@ from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Op, Status, encode_entry, entry_frame
 from tapehouse.kv.errors import OutcomeUnknownError
 from tapehouse.kv.faults import Faults, delay
+from tapehouse.kv.layout import OLD_BYTES, STATUS
 from tapehouse.kv.view import ViewAnswer
 from tapehouse.log.port import Log
 
@@ -61,14 +62,28 @@ class Applied:
     answers: list[ViewAnswer]
 
 
+@dataclass(frozen=True, slots=True)
+class AppliedPack:
+    """Where in the log a pack's entries stand, and what became of each: (n, 2) int64, status and revision."""
+
+    sequence: int
+    rows: Any
+
+
 @dataclass(slots=True, eq=False)
 class _Submission:
-    """Entries of one caller: they stay together in one frame."""
+    """Entries of one caller: they stay together in one frame.
+
+    Attributes:
+        is_pack: It is answered with an `AppliedPack`, else with `Applied`.
+    """
 
     bodies: Sequence[bytes]
+    count: int
     size: int
     deadline: int
-    done: asyncio.Future[Applied]
+    done: asyncio.Future[Any]
+    is_pack: bool = False
     refusals: int = 0
 
 
@@ -171,21 +186,34 @@ class ShardWriter:
             BusyError: The queue is full; nothing was begun.
             DataError: No entries, or more than one frame holds.
         """
+        return self._submit(bodies, len(bodies), is_pack=False)
+
+    def submit_pack(self, body: bytes, count: int) -> asyncio.Future[AppliedPack]:
+        """As `submit`, of so many entries in one piece, none of which asks for an old value."""
+        return self._submit([body], count, is_pack=True)
+
+    def _submit(self, bodies: Sequence[bytes], count: int, *, is_pack: bool) -> asyncio.Future[Any]:
         self._require()
         size = sum(map(len, bodies))
-        if not 0 < len(bodies) <= ENTRIES_MAX or size > BODY_BYTES_MAX:
+        if not 0 < count <= ENTRIES_MAX or size > BODY_BYTES_MAX:
             raise DataError(
-                f"{len(bodies)} entries of {size} bytes fit no frame",
+                f"{count} entries of {size} bytes fit no frame",
                 hint=f"1 to {ENTRIES_MAX} entries, at most {BODY_BYTES_MAX} bytes",
             )
-        full = self._queued_entries + len(bodies) > QUEUE_ENTRIES_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX
+        full = self._queued_entries + count > QUEUE_ENTRIES_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX
         if full or (self._faults.refuses_write is not None and self._faults.refuses_write()):
             self.metrics.add("kv_writes_refused_total")
             reason = f"{self._queued_entries} entries wait to be written" if full else "a drill refuses this write"
             raise BusyError(f"{reason}; nothing was begun", subject=self._log.name, hint="ask again in a moment")
-        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Submission(bodies, size, self._clock.monotonic_ns() + self._patience_ns, done))
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        deadline = self._clock.monotonic_ns() + self._patience_ns
+        self._enqueue(_Submission(bodies, count, size, deadline, done, is_pack))
         return done
+
+    @property
+    def takes_packs(self) -> bool:
+        """Whether entries of several callers may share a frame."""
+        return self._submissions_max > 1
 
     def barrier(self) -> asyncio.Future[int]:
         """Join the next frame, never one that was taken; its sequence, once the view has applied it.
@@ -210,29 +238,28 @@ class ShardWriter:
         """Whether that frame is ours and unanswered: not one of a life that was given up, nor one that came twice."""
         return life == self._life and number in self._flights
 
-    def applied(self, number: int, sequence: int, answers: list[ViewAnswer]) -> None:
+    def applied(self, number: int, sequence: int, rows: Any, answers_of: Callable[[Any], list[ViewAnswer]]) -> None:
         """The view has applied a frame that it `waits_for`; who waits for it is answered.
 
         The view now holds all that was in the log when the frame was taken: `fresh_at` says when.
+
+        Args:
+            rows: What `View.apply` returned.
+            answers_of: Makes answers of some of them.
         """
         flight = self._flights.pop(number)
-        status = answers[0].status
-        check(status is not Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
+        status = rows.item(0, STATUS)
+        check(status != Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
         _settle(flight)
         for ride in flight.rides:
             for reader in ride.waiting:
                 if not reader.done():
                     reader.set_result(sequence)
-        if status is Status.OUT_OF_TURN:
+        if status == Status.OUT_OF_TURN:
             self._lose_turn(flight)
         else:
-            start = 0
-            for submission in flight.submissions:
-                end = start + len(submission.bodies)
-                if not submission.done.done():
-                    submission.done.set_result(Applied(sequence, answers[start:end]))
-                start = end
+            _answer(flight.submissions, sequence, rows, answers_of)
         self._news.set()
 
     def fail(self, error: TapehouseError) -> None:
@@ -242,9 +269,7 @@ class ShardWriter:
             _settle(flight)
             self._tell_unknown(flight.submissions, error)
         rides = [ride for flight in self._flights.values() for ride in flight.rides] + self._rides
-        waiting: list[asyncio.Future[Applied] | asyncio.Future[int]] = [
-            reader for ride in rides for reader in ride.waiting
-        ]
+        waiting: list[asyncio.Future[Any]] = [reader for ride in rides for reader in ride.waiting]
         waiting += [submission.done for submission in self._queue]
         for done in waiting:
             _tell(done, error)
@@ -301,16 +326,17 @@ class ShardWriter:
         """The next frame, of what waits; None where all who waited have left."""
         submissions: list[_Submission] = []
         bodies: list[bytes] = []
-        size = 0
+        count = size = 0
         while self._queue and len(submissions) < self._submissions_max:
             head = self._queue[0]
             is_wanted = not head.done.done()
-            if is_wanted and (len(bodies) + len(head.bodies) > ENTRIES_MAX or size + head.size > BODY_BYTES_MAX):
+            if is_wanted and (count + head.count > ENTRIES_MAX or size + head.size > BODY_BYTES_MAX):
                 break
             self._dequeue()
             if is_wanted:
                 submissions.append(head)
                 bodies += head.bodies
+                count += head.count
                 size += head.size
         rides, self._rides = self._rides, []
         if not bodies and not rides:
@@ -318,11 +344,14 @@ class ShardWriter:
         return self._frame(bodies or [_BARRIER], submissions, rides)
 
     def _frame(self, bodies: list[bytes], submissions: list[_Submission], rides: list[_Ride]) -> _Flight:
+        count = sum(submission.count for submission in submissions) or 1  # a barrier
         self._number += 1
         self._time = max(self._time, self._clock.time_ns())
         flight = _Flight(
             number=self._number,
-            payload=entry_frame(bodies, log_id=self._log_id, writer=self._life, number=self._number, time=self._time),
+            payload=entry_frame(
+                bodies, count=count, log_id=self._log_id, writer=self._life, number=self._number, time=self._time
+            ),
             taken=self._clock.monotonic_ns(),
             submissions=submissions,
             rides=rides,
@@ -330,7 +359,7 @@ class ShardWriter:
         )
         self._flights[flight.number] = flight
         self.metrics.add("kv_frames_total")
-        self.metrics.add("kv_entries_total", len(bodies))
+        self.metrics.add("kv_entries_total", count)
         return flight
 
     async def _send(self, flight: _Flight) -> None:
@@ -380,13 +409,13 @@ class ShardWriter:
             self._queue.appendleft(submission)
         else:
             self._queue.append(submission)
-        self._queued_entries += len(submission.bodies)
+        self._queued_entries += submission.count
         self._queued_bytes += submission.size
         self._news.set()
 
     def _dequeue(self) -> None:
         head = self._queue.popleft()
-        self._queued_entries -= len(head.bodies)
+        self._queued_entries -= head.count
         self._queued_bytes -= head.size
 
     # Patience.
@@ -433,6 +462,24 @@ class ShardWriter:
         )
 
 
+def _answer(
+    submissions: list[_Submission], sequence: int, rows: Any, answers_of: Callable[[Any], list[ViewAnswer]]
+) -> None:
+    """Answer each caller with its part of a frame's rows."""
+    has_packs = any(submission.is_pack for submission in submissions)
+    answers = [] if has_packs else answers_of(rows)  # All at once is cheaper, where there are many callers.
+    start = 0
+    for submission in submissions:
+        end = start + submission.count
+        if not submission.done.done():
+            if submission.is_pack:
+                submission.done.set_result(AppliedPack(sequence, rows[start:end, :OLD_BYTES].copy()))
+            else:
+                told = answers_of(rows[start:end]) if has_packs else answers[start:end]
+                submission.done.set_result(Applied(sequence, told))
+        start = end
+
+
 async def _either(work: asyncio.Task[Any], settled: asyncio.Future[None]) -> bool:
     """Wait for work, or for a frame to be settled: then the work is given up. Whether the work has ended."""
     work.add_done_callback(hear)  # Nobody may be left to ask how it ended.
@@ -448,7 +495,7 @@ def _settle(flight: _Flight) -> None:
         flight.settled.set_result(None)
 
 
-def _tell(done: asyncio.Future[Applied] | asyncio.Future[int], error: TapehouseError) -> None:
+def _tell(done: asyncio.Future[Any], error: TapehouseError) -> None:
     """End a future with an error, which need not be heard: who waited may have left."""
     if not done.done():
         done.set_exception(error)

@@ -19,6 +19,7 @@ from blake3 import blake3
 from tapehouse.core.errors import DataError, DecodeError, InvariantError, TapehouseError, UsageError
 from tapehouse.kv import layout, load
 from tapehouse.kv.apply import apply_entries
+from tapehouse.kv.bulk import locate
 from tapehouse.kv.entries import (
     BODY_BYTES_MAX,
     ENTRIES_MAX,
@@ -242,6 +243,21 @@ class View:
         """What a key holds, for the KV's own use: not counted as read, nor kept in memory for it."""
         row = peek(self._rows, self._directory, self._arena, self._state, key, len(key))
         return None if row < 0 else self._held(row)
+
+    @property
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """Rows, directory, arena and state, for kernels that read; see `layout`. What they say holds until a change."""
+        return self._rows, self._directory, self._arena, self._state
+
+    def locate(self, data: Any, keys: Any, count: int, shard: int, now: int | None = None) -> None:
+        """Where the values are of the keys that are this shard's; see `bulk.locate`.
+
+        Args:
+            data: uint8, where the keys lie.
+            keys: Rows of `bulk`, the first `count` of which were routed.
+            now: As `get` takes it.
+        """
+        locate(self._rows, self._directory, self._arena, self._state, data, keys, count, shard, now or 0)
 
     def scan(
         self, prefix: bytes, *, after: bytes | None = None, limit: int = 0, now: int | None = None

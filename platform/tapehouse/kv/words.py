@@ -25,7 +25,11 @@ _ADD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
 _MULTIPLY = np.uint64(0xFF51AFD7ED558CCD)  # the constants of MurmurHash3's finaliser
 _FINISH = np.uint64(0xC4CEB9FE1A85EC53)
 _HALF, _SHIFT = np.uint64(32), np.uint64(29)
-_CRC = np.array([binascii.crc_hqx(bytes([byte]), 0) for byte in range(256)], np.int64)
+# Of a byte and so many zero bytes behind it: so a word's eight bytes are looked up at once ("slicing by 8").
+_CRC = np.array(
+    [[binascii.crc_hqx(bytes([byte]) + bytes(zeros), 0) for byte in range(256)] for zeros in range(8)], np.uint16
+)
+_BRACES, _ONES, _TOPS = np.uint64(0x7B7B7B7B7B7B7B7B), np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -65,6 +69,21 @@ def copy_bytes(typing_context: Any, to: Any, to_at: Any, source: Any, source_at:
         return context.get_dummy_value()
 
     return types.void(to, types.int64, source, types.int64, types.int64), emit
+
+
+@intrinsic
+def prefetch_at(typing_context: Any, data: Any, at: Any) -> Any:
+    """Tell the CPU that the bytes from `at` on will be read soon; it changes nothing else."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _pointer(context, builder, signature.args[0], *arguments)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, [place, number(0), number(3), number(1)])  # To be read, kept in all caches, of data.
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64), emit
 
 
 @kernel(inline=True)
@@ -141,19 +160,44 @@ def digest_word(mixed: Int, word: Int) -> Any:
     return mixed ^ mixed >> _HALF
 
 
-@kernel()
-def slot_at(data: Array, at: Int, size: Int) -> Any:
-    """The slot of a key, as `slots.slot_of`."""
-    first, end = at, at + size
-    opened = first
+@kernel(inline=True)
+def _tag_of(data: Array, at: Int, end: Int) -> Any:
+    """What of a key is hashed, as `slots.hashed_part`: where it begins and ends."""
+    opened = at
+    while end - opened >= 8:
+        differs = np.uint64(word_at(data, opened)) ^ _BRACES
+        if (differs - _ONES) & ~differs & _TOPS:  # One of the eight may be a brace.
+            break
+        opened += 8
     while opened < end and data[opened] != 123:  # {
         opened += 1
     closed = opened + 1
     while closed < end and data[closed] != 125:  # }
         closed += 1
     if closed < end and closed > opened + 1:
-        first, end = opened + 1, closed
-    crc = 0
-    for place in range(first, end):
-        crc = (crc << 8 & 0xFFFF) ^ _CRC[(crc >> 8) ^ np.int64(data[place])]
+        return opened + 1, closed
+    return at, end
+
+
+@kernel()
+def slot_at(data: Array, at: Int, size: Int) -> Any:
+    """The slot of a key, as `slots.slot_of`."""
+    place, end = _tag_of(data, at, at + size)
+    crc: Int = 0
+    while end - place >= 8:
+        word = word_at(data, place)
+        crc = np.int64(
+            _CRC[7, word & 255 ^ crc >> 8]
+            ^ _CRC[6, word >> 8 & 255 ^ crc & 255]
+            ^ _CRC[5, word >> 16 & 255]
+            ^ _CRC[4, word >> 24 & 255]
+            ^ _CRC[3, word >> 32 & 255]
+            ^ _CRC[2, word >> 40 & 255]
+            ^ _CRC[1, word >> 48 & 255]
+            ^ _CRC[0, word >> 56 & 255]
+        )
+        place += 8
+    while place < end:
+        crc = (crc << 8 & 0xFFFF) ^ np.int64(_CRC[0, crc >> 8 ^ np.int64(data[place])])
+        place += 1
     return crc % SLOTS

@@ -375,8 +375,8 @@ async def test_a_fault_of_ours_ends_that_connection_alone(monkeypatch: pytest.Mo
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(Kv, "get", fail)
-            bad.writer.write(b"GET k\r\n")
+            patch.setattr(Kv, "get_each", fail)
+            bad.writer.write(b"EXISTS k\r\n")
             assert await bad.rest() == b""
         assert isinstance(heard[0]["exception"], ZeroDivisionError)
         await good.ask(b"GET k\r\n", b"$-1\r\n")

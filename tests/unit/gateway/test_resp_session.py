@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.core.errors import InvariantError
-from tapehouse.gateway.resp_commands import COMMANDS
-from tapehouse.gateway.resp_layout import COUNT, FIRST, REQUEST_BYTES_MAX, REQUESTS
+from tapehouse.gateway.resp_commands import COMMANDS, NUMBERS
+from tapehouse.gateway.resp_layout import COMMAND, REQUEST_BYTES_MAX, REQUESTS
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_requests import Read, Write
+from tapehouse.gateway.resp_runs import Run, WriteRun
 from tapehouse.gateway.resp_session import (
     HELD_BYTES_MAX,
     LOST_BYTES,
@@ -273,22 +274,45 @@ def test_its_own_commands() -> None:
 
 
 class Echoes:
-    """Answers GETs straight from the rows, with the keys themselves; two at a time."""
+    """Answers GETs straight from the rows, with the keys themselves; two at a time. SETs are handed out."""
 
-    def answer(self, data: Any, rows: Rows, first: int, level: Level, version: int) -> tuple[int, bytes]:
+    def take(
+        self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool
+    ) -> tuple[int, bytes | Run]:
         last = first
-        while last < min(first + 2, int(rows.state[REQUESTS])) and rows.requests[last, COUNT] == 2:
+        while last < min(first + 2, int(rows.state[REQUESTS])) and rows.requests[last, COMMAND] == command:
             last += 1
+        if command != NUMBERS["GET"] or not is_next:
+            return last - first, WriteRun([], [], last - first)
         keys = [rows.words(memoryview(data), row)[1] for row in range(first, last)]
-        assert all(int(rows.requests[row, FIRST]) >= 0 for row in range(first, last))
         return last - first, b"".join(b"<%b>" % key for key in keys)
 
 
-def test_runs_of_get_are_answered_from_their_rows() -> None:
+def test_runs_are_taken_from_their_rows() -> None:
     one = session(runs=Echoes())
     assert said(one, b"GET a\r\nGET b\r\nGET c") == b"<a><b><c>"
-    asked = one.feed(b"SET k v\r\nGET k\r\n", NOW)
-    assert len(asked) == 2, "a read that follows a write which is not answered must wait for it"
+    assert (one.requests, one.reads_at_once) == (3, 3)
+    asked = one.feed(b"SET k v\r\nSET l v\r\nSET m v\r\nGET k\r\nPING\r\n", NOW)
+    assert [each.request.count for each in asked if isinstance(each.request, WriteRun)] == [2, 1, 1], (
+        "a read that follows a write which is not answered must wait for it"
+    )
+    assert (one.requests, one.take_replies()) == (8, [])
+    for each, reply in zip(asked, (b"1", b"2", b"3"), strict=True):
+        one.answer(each.number, reply)
+    assert one.take_replies() == [b"1", b"2", b"3", b"+PONG\r\n"]
+    assert one.requests == 8
+
+
+def test_requests_of_runs_are_bounded_too() -> None:
+    one = session(runs=Echoes())
+    asked = one.feed(b"SET k v\r\n" * (2 * PIPELINE_MAX), NOW)
+    assert sum(each.request.count for each in asked if isinstance(each.request, WriteRun)) == PIPELINE_MAX
+    assert one.is_full
+    assert not one.wants_data
+    one.answer(asked[0].number, b"+OK\r\n")
+    assert one.take_replies()
+    assert not one.is_full
+    assert len(one.feed(b"", NOW)) == 1
 
 
 def test_what_is_handed_out_is_what_was_asked() -> None:

@@ -108,7 +108,7 @@ async def test_scans_go_in_order_and_in_pages(clock: StillClock) -> None:
             await kv.put(key, key)
         await kv.put(b"q", b"")
         await kv.put(b"", b"the empty key")
-        assert len({kv.nodes.index(kv._map.node(slot_of(key))) for key in keys}) == 3
+        assert len({kv.nodes.index(kv.shards.node(slot_of(key))) for key in keys}) == 3
         pages = [await kv.scan(b"p/", LINEARIZABLE, limit=20)]
         while pages[-1]:
             pages.append(await kv.scan(b"p/", Session(), after=pages[-1][-1][0], limit=20))

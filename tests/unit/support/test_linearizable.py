@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.go_tools import ToolError, built_program
+from tapehouse.app.go_tools import ToolError, built_program
 from tests.support.history import HistoryError, Operation, write_history
 from tests.support.linearizable import assert_linearizable, check_histories, check_linearizable
 

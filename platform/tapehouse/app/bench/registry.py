@@ -34,6 +34,7 @@ BENCHMARKS = {
     "tick-to-order": "from a tick that is due to its order, between two processes, beside the machine's own gaps",
     "persistence": "cells made durable: in the journal, by the sidecar on the tape, by the sidecar in files",
     "replay": "replay from memory into a compiled market maker",
+    "kv": "the replicated KV: reads at each level and durable writes, beside Redis, etcd and rqlite",
     "pricing": "option prices, Greeks, a volatility looked up, implied volatility",
     "maths": "deterministic exp, log, pow and normal CDF",
 }

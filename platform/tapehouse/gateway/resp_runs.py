@@ -1,0 +1,348 @@
+"""Runs of plain GET and plain SET, from the rows of a socket read to the view and to frames in compiled code.
+
+What a run holds beyond the ordinary (a value that is not in memory, a slot that has moved) is done key by key, by the
+same `Kv` as everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from tapehouse.core.errors import TapehouseError
+from tapehouse.core.kernel import Array, Int, kernel
+from tapehouse.gateway.resp_commands import NUMBERS
+from tapehouse.gateway.resp_layout import BYTES, COMMAND, COUNT, FIRST, PLACE, REQUESTS
+from tapehouse.gateway.resp_parse import Rows
+from tapehouse.gateway.resp_replies import OK, REFUSALS, bulk, error, error_reply, null
+from tapehouse.kv.bulk import (
+    KEY_AT,
+    KEY_BYTES,
+    KEY_SHARD,
+    KEY_WORDS,
+    MISSING,
+    REPLY_AT,
+    VALUE_AT,
+    VALUE_BYTES,
+    has_prefix,
+    locate,
+    prefix_table,
+    route,
+)
+from tapehouse.kv.client import Kv
+from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRY_BYTES, KEY_BYTES_MAX, Status, read_entries, revision_parts
+from tapehouse.kv.levels import Eventual, Level, Linearizable, Session
+from tapehouse.kv.many import Many, Pack
+from tapehouse.kv.requests import RESERVED
+from tapehouse.kv.shard_writer import AppliedPack
+from tapehouse.kv.words import copy_bytes
+
+GET, SET = NUMBERS["GET"], NUMBERS["SET"]
+GET_WORDS, SET_WORDS = 2, 3
+RUN_MAX = 256  # requests of one run, whose answers are in memory together
+REPLY_BYTES_MAX = 1024 * 1024  # of replies that are made at once
+REPLY_HEAD_BYTES = 16  # that a reply takes at most beside its value
+_CR, _LF, _DOLLAR, _ZERO, _MINUS, _ONE, _UNDERSCORE = b"\r\n$0-1_"
+_MOVING = (Status.NOT_OWNED, Status.FROZEN)
+
+
+@dataclass(slots=True)
+class ReadRun:
+    """Neighbouring GETs: where their keys lie; then, whether their shards were reached."""
+
+    data: Any
+    keys: Any
+    count: int
+    shards: list[int] = field(default_factory=list)
+    problem: TapehouseError | None = None
+
+
+@dataclass(slots=True)
+class WriteRun:
+    """Neighbouring SETs, as entries; `shards` is that of each of them in turn."""
+
+    packs: list[Pack]
+    shards: list[int]
+    count: int
+
+
+Run = ReadRun | WriteRun
+
+
+@kernel()
+def find_run(
+    data: Array, requests: Array, arguments: Array, first: Int, end: Int, keys: Array, prefixes: Array, command: Int,
+    words: Int,
+) -> Any:  # fmt: skip
+    """How many requests from `first` on have this command and so many words; their keys and values into `keys`.
+
+    A run ends before a key that is too long or begins with one of `prefixes`, and where no frame would hold it.
+    """
+    count, size = 0, 0
+    while first + count < end and count < RUN_MAX:
+        request = first + count
+        if requests[request, COMMAND] != command or requests[request, COUNT] != words:
+            break
+        key = requests[request, FIRST] + 1
+        at, key_bytes = arguments[key, PLACE], arguments[key, BYTES]
+        if key_bytes > KEY_BYTES_MAX or has_prefix(prefixes, data, at, key_bytes):
+            break
+        if words == SET_WORDS:
+            size += ENTRY_BYTES + key_bytes + arguments[key + 1, BYTES]
+            if size > BODY_BYTES_MAX:
+                break
+            keys[count, VALUE_AT] = arguments[key + 1, PLACE]
+            keys[count, VALUE_BYTES] = arguments[key + 1, BYTES]
+        keys[count, KEY_AT] = at
+        keys[count, KEY_BYTES] = key_bytes
+        count += 1
+    return count
+
+
+@kernel(inline=True)
+def digits_of(number: Int) -> Any:
+    """How many decimal digits a number from 0 on has."""
+    digits = 1
+    while number >= 10:
+        number //= 10
+        digits += 1
+    return digits
+
+
+@kernel()
+def place_replies(keys: Array, first: Int, count: Int, null_bytes: Int, bytes_max: Int) -> Any:
+    """Where each reply from `first` on will begin, as far as they fit into `bytes_max` and values are in memory.
+
+    Returns:
+        (how many, their bytes)
+    """
+    at, done = 0, 0
+    for index in range(first, count):
+        size = keys[index, VALUE_BYTES]
+        if size < MISSING:
+            break
+        length = null_bytes if size == MISSING else size + digits_of(size) + 5
+        if at + length > bytes_max:
+            break
+        keys[index, REPLY_AT] = at
+        at += length
+        done += 1
+    return done, at
+
+
+@kernel()
+def write_replies(arena: Array, keys: Array, first: Int, end: Int, shard: Int, version: Int, out: Array) -> None:
+    """Write the replies to this shard's keys at their places: bulk strings, or null."""
+    for index in range(first, end):
+        if keys[index, KEY_SHARD] != shard:
+            continue
+        at, size = keys[index, REPLY_AT], keys[index, VALUE_BYTES]
+        if size == MISSING:
+            if version == 2:
+                out[at], out[at + 1], out[at + 2] = _DOLLAR, _MINUS, _ONE
+                at += 3
+            else:
+                out[at] = _UNDERSCORE
+                at += 1
+        else:
+            out[at] = _DOLLAR
+            digits = digits_of(size)
+            rest = size
+            for place in range(digits):
+                out[at + digits - place] = _ZERO + rest % 10
+                rest //= 10
+            out[at + digits + 1], out[at + digits + 2] = _CR, _LF
+            at += digits + 3
+            copy_bytes(out, at, arena, keys[index, VALUE_AT], size)
+            at += size
+        out[at], out[at + 1] = _CR, _LF
+
+
+@kernel()
+def answer_run(
+    data: Array, requests: Array, arguments: Array, first: Int, end: Int, keys: Array, prefixes: Array, owners: Array,
+    rows: Array, directory: Array, arena: Array, state: Array, now: Int, null_bytes: Int, version: Int, out: Array,
+) -> Any:  # fmt: skip
+    """All that becomes of a run of GETs in a KV of one shard, whose view may be read now.
+
+    Returns:
+        (how many requests it has, how many of them were answered, the bytes of their replies in `out`)
+    """
+    count = find_run(data, requests, arguments, first, end, keys, prefixes, GET, GET_WORDS)
+    if route(data, keys, count, owners) != 0:
+        return count, 0, 0
+    locate(rows, directory, arena, state, data, keys, count, 0, now)
+    done, size = place_replies(keys, 0, count, null_bytes, REPLY_BYTES_MAX)
+    write_replies(arena, keys, 0, done, 0, version, out)
+    return count, done, size
+
+
+class KvRuns:
+    """Finds runs in what was read, answers those that can be answered at once, and does the others."""
+
+    def __init__(self, kv: Kv) -> None:
+        self._kv = kv
+        self._many = Many(kv)
+        self._prefixes = prefix_table([RESERVED, *kv.derived_prefixes])
+        self._keys = np.zeros((RUN_MAX, KEY_WORDS), np.int64)
+        self._out = np.empty(REPLY_BYTES_MAX, np.uint8)
+
+    def take(
+        self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool
+    ) -> tuple[int, bytes | Run]:
+        """Take a run of requests from row `first` on.
+
+        Args:
+            data: uint8, read-only, which must not change while a run that is returned is under way.
+            command: Of the first of them.
+            is_next: Whether nothing that was asked before waits for an answer.
+
+        Returns:
+            How many requests, 0 for none; their replies, or what `begin` or `reach` and `read` do.
+        """
+        end, keys = rows.state.item(REQUESTS), self._keys
+        if command == SET:
+            count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, SET, SET_WORDS)
+            return self._take_writes(data, keys, count) if count else (0, b"")
+        nodes = self._kv.nodes
+        if is_next and len(nodes) == 1 and isinstance(level, Eventual) and self._is_at([0], level):
+            count, done, size = answer_run(
+                data, rows.requests, rows.arguments, first, end, keys, self._prefixes, self._kv.shards.owners,
+                *nodes[0].view.arrays, self._kv.reader_time(level) or 0, len(null(version)), version, self._out,
+            )  # fmt: skip
+            return (done, self._out[:size].tobytes()) if done or not count else (count, self._read_run(data, count))
+        count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, GET, GET_WORDS)
+        if not count:
+            return 0, b""
+        if is_next and not isinstance(level, Linearizable):
+            shards = self._many.route(data, keys, count)
+            if self._is_at(shards, level):
+                self._many.locate(data, keys, count, shards, level)
+                replies = next(self._replies(keys, count, shards, version), None)
+                if replies:
+                    return replies
+        return count, self._read_run(data, count)
+
+    def _read_run(self, data: Any, count: int) -> ReadRun:
+        return ReadRun(data, self._keys[:count].copy(), count)
+
+    def _is_at(self, shards: list[int], level: Level) -> bool:
+        try:
+            return self._many.is_at(shards, level)
+        except TapehouseError:
+            return False  # `perform` meets it again, and says so.
+
+    def _take_writes(self, data: Any, keys: Any, count: int) -> tuple[int, bytes | Run]:
+        shards = self._many.route(data, keys, count)
+        if not all(self._kv.nodes[shard].takes_packs for shard in shards):
+            return 0, b""
+        each = [shards[0]] * count if len(shards) == 1 else keys[:count, KEY_SHARD].tolist()
+        return count, WriteRun(self._many.packs(data, keys, count, shards), each, count)
+
+    def _replies(self, keys: Any, count: int, shards: list[int], version: int) -> Iterator[tuple[int, bytes]]:
+        """Replies to keys that were located, in pieces: of how many, and their bytes. It ends at a value elsewhere."""
+        first = 0
+        null_bytes = len(null(version))
+        while first < count:
+            done, size = place_replies(keys, first, count, null_bytes, REPLY_BYTES_MAX)
+            if not done:
+                return
+            for shard in shards:
+                write_replies(
+                    self._kv.nodes[shard].view.arrays[2], keys, first, first + done, shard, version, self._out
+                )
+            yield done, self._out[:size].tobytes()
+            first += done
+
+    async def reach(self, runs: Sequence[ReadRun], level: Level) -> None:
+        """Wait until the keys of some runs may be read at a level; where that fails, each of them says so."""
+        shards: set[int] = set()
+        for run in runs:
+            run.shards = self._many.route(run.data, run.keys, run.count)
+            shards.update(run.shards)
+        try:
+            await self._many.reach(sorted(shards), level)
+        except TapehouseError as problem:
+            for run in runs:
+                run.problem = problem
+
+    async def read(self, run: ReadRun, level: Level, version: int) -> bytes:
+        """The replies to a run of GETs whose keys were reached."""
+        if run.problem is not None:
+            return error_reply(run.problem) * run.count
+        self._many.locate(run.data, run.keys, run.count, run.shards, level)
+        done, pieces = 0, []
+        for taken, replies in self._replies(run.keys, run.count, run.shards, version):
+            done += taken
+            pieces.append(replies)
+        for at, size in run.keys[done:, : KEY_BYTES + 1].tolist():
+            pieces.append(await self._read_one(run.data[at : at + size].tobytes(), level, version))
+        return b"".join(pieces)
+
+    async def _read_one(self, key: bytes, level: Level, version: int) -> bytes:
+        try:
+            row = await self._kv.get(key, level)
+        except TapehouseError as problem:
+            return error_reply(problem)
+        return null(version) if row is None else bulk(row.value)
+
+    def begin(self, run: WriteRun, level: Level) -> Callable[[], Awaitable[bytes]]:
+        """Give a run of SETs to its shards' writers, each shard's part for a frame of its own; what gives the replies.
+
+        A part that fails leaves the others as they are.
+        """
+        waiting: list[asyncio.Future[AppliedPack] | TapehouseError] = []
+        for pack in run.packs:
+            try:
+                waiting.append(self._kv.nodes[pack.shard].submit_pack(pack.body, pack.count))
+            except TapehouseError as problem:
+                waiting.append(problem)
+        return partial(self._end, run, waiting, level)
+
+    async def _end(
+        self, run: WriteRun, waiting: list[asyncio.Future[AppliedPack] | TapehouseError], level: Level
+    ) -> bytes:
+        told: dict[int, Iterator[bytes]] = {}
+        for pack, end in zip(run.packs, waiting, strict=True):
+            try:
+                if isinstance(end, TapehouseError):
+                    raise end
+                applied = await end
+            except TapehouseError as problem:
+                told[pack.shard] = repeat(error_reply(problem), pack.count)
+                continue
+            self._note(pack, applied, level)
+            statuses = applied.rows[:, 0]
+            if statuses.any():
+                told[pack.shard] = iter(await self._write_again(pack, statuses.tolist(), level))
+            elif len(run.packs) == 1:
+                return OK * run.count
+            else:
+                told[pack.shard] = repeat(OK, pack.count)
+        return b"".join([next(told[shard]) for shard in run.shards])
+
+    def _note(self, pack: Pack, applied: AppliedPack, level: Level) -> None:
+        if isinstance(level, Session):
+            epoch = revision_parts(int(applied.rows[:, 1].max()))[0]
+            level.note(self._kv.nodes[pack.shard].token_at(applied.sequence, epoch))
+
+    async def _write_again(self, pack: Pack, statuses: list[int], level: Level) -> list[bytes]:
+        """The replies to a part of which some was not applied; what was meant for another shard is written there."""
+        session = level if isinstance(level, Session) else None
+        replies = []
+        for entry, status in zip(read_entries(pack.body, pack.count), statuses, strict=True):
+            if status in _MOVING:
+                try:
+                    outcome = await self._kv.write(entry, session=session)
+                    status = outcome.status
+                except TapehouseError as problem:
+                    replies.append(error_reply(problem))
+                    continue
+            replies.append(OK if status == Status.APPLIED else error(REFUSALS[Status(status)]))
+        return replies
