@@ -20,7 +20,7 @@ from tapehouse.core.tasks import cancel_all
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv import moves
 from tapehouse.kv.client import Kv
-from tapehouse.kv.entries import INDEX_BITS, Entry, EntryFlag, Op, Status, encode_entry
+from tapehouse.kv.entries import INDEX_BITS, Entry, EntryFlag, Op, Status, encode_entry, slots_value
 from tapehouse.kv.errors import OutcomeUnknownError
 from tapehouse.kv.faults import delay
 from tapehouse.kv.moving import copied_digest
@@ -257,9 +257,12 @@ class Mover:
 
     async def _move(self, run: Move) -> None:
         source, target = self._kv.nodes[run.source], self._kv.nodes[run.target]
-        epochs = np.stack([node.view.owners()[run.first : run.last + 1] for node in self._kv.nodes])
-        epoch = 1 + int(np.maximum(epochs, given(epochs)).max())
-        place = run.first, run.last, epoch
+        if run.is_given:
+            await self._fence(run, target)
+        place = run.first, run.last, self._next_epoch(run)
+        if source is target:  # It gave them away and nobody took them: its rows are as they were.
+            await self._apply(target, [Entry(op=Op.OWN, value=slots_value(*place))])
+            return
         await self._apply(target, [moves.receive(*place)])
         await self._forget(target, target.view.keys_of(run.first, run.last))
         since = 0 if run.is_given else await self._freeze(source, place)
@@ -280,6 +283,24 @@ class Mover:
         await self._apply(target, [own])
         self._progress = replace(self._progress, rows=self._progress.rows + count, bytes=self._progress.bytes + copied)
         await self._forget(source, source.view.keys_of(run.first, run.last))
+
+    def _next_epoch(self, run: Move) -> int:
+        """Later than all in which any shard owned these slots, or was to."""
+        epochs = np.stack([node.view.owners()[run.first : run.last + 1] for node in self._kv.nodes])
+        tried = [
+            move.epoch
+            for node in self._kv.nodes
+            for move in (node.view.frozen, node.view.coming)
+            if move is not None and move.first <= run.last and run.first <= move.last
+        ]
+        return 1 + max(int(np.maximum(epochs, given(epochs)).max()), *tried, 0)
+
+    async def _fence(self, run: Move, target: ShardNode) -> None:
+        """Have no shard but the target own slots that were given away: what a dead mover sent may come late."""
+        for node in self._kv.nodes:
+            coming = node.view.coming
+            if node is not target and coming and coming.first <= run.last and run.first <= coming.last:
+                await self._apply(node, [moves.receive(coming.first, coming.last, coming.epoch)])
 
     async def _freeze(self, source: ShardNode, place: tuple[int, int, int]) -> int:
         """Freeze a run, or put the end of that off; since when it is frozen."""
