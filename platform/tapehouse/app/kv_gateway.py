@@ -30,6 +30,7 @@ from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
 from tapehouse.kv.client import Kv
 from tapehouse.kv.derived import Derived
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
+from tapehouse.kv.mover import warm as warm_mover
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
@@ -286,6 +287,7 @@ async def warm_kv() -> None:
 
     clock = SystemClock()
     async with await Kv.open(open_log, new_life=lambda: next(life), clock=clock, shards=1) as kv:
+        warm_mover(kv.nodes[0])
         gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
         session = RespSession(Rows(), identity=1)
         asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())

@@ -367,6 +367,13 @@ class Mover:
         return [answer.revision for answer in applied.answers]
 
 
+def warm(node: ShardNode) -> None:
+    """Compile what a mover runs: a gateway that is asked to move slots has others to serve."""
+    copied_digest(b"")
+    node.view.bytes_by_slot()
+    node.view.keys_of(0, SLOTS - 1)
+
+
 def who_holds(nodes: list[ShardNode]) -> tuple[list[int], list[bool]]:
     """Of each slot: the shard that owns it, or that gave it away last; and whether nobody owns it."""
     epochs = np.stack([node.view.owners() for node in nodes])

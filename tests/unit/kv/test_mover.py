@@ -9,6 +9,7 @@ import pytest
 
 from tapehouse.core.errors import ConflictError, UsageError
 from tapehouse.kv.client import Kv
+from tapehouse.kv.errors import WatchLaggedError
 from tapehouse.kv.levels import LINEARIZABLE, Session
 from tapehouse.kv.mover import CLAIM_NS, Mover, Progress
 from tapehouse.kv.slots import SLOTS, slot_of
@@ -124,3 +125,30 @@ async def test_a_session_sees_its_writes_where_they_went(clock: StillClock, logs
         found = reading.result()
         assert found is not None
         assert found.value == b"new"
+
+
+async def test_watchers_and_histories_across_a_move(clock: StillClock, logs: list[MemoryLog]) -> None:
+    async with await open_kv(*logs, clock=clock, shards=1) as kv:
+        key = next(key for key in (b"{%d}k" % number for number in range(99)) if slot_of(key) > 12_000)
+        tag = key[: key.index(b"}") + 1]
+        first = await kv.put(key, b"1")
+        all_of_it, tagged, session = kv.watch(b""), kv.watch(tag), Session()
+        pending = [asyncio.ensure_future(anext(each)) for each in (all_of_it, tagged)]
+        await kv.get(key, session)
+        await settle()
+        await rebalance(kv, clock, 2)
+        second = await kv.put(key, b"2")
+        assert second.revision > first.revision
+        await settle()
+        assert (await pending[0]).value == b"2"  # A log that was added is watched from its start.
+        with pytest.raises(WatchLaggedError, match="keys moved to or from this shard"):
+            await pending[1]
+        for after in (first.revision, 0, session):  # Places of the shard that the keys were in.
+            with pytest.raises(WatchLaggedError, match="scan the prefix"):
+                await anext(kv.watch(tag, after))
+        third = await kv.put(key, b"3")
+        assert (await anext(kv.watch(tag, second.revision))).revision == third.revision
+        versions = await kv.history(key)
+        assert [(one.value, one.revision) for one in versions] == [
+            (b"1", first.revision), (b"2", second.revision), (b"3", third.revision)
+        ]  # fmt: skip
