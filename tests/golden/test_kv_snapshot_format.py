@@ -93,7 +93,7 @@ def test_the_committed_file_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_equal_states_have_the_committed_bytes(name: str, tmp_path: Path) -> None:
-    write_snapshot(tmp_path / "view", PAIRS[name]().view, LOG_ID)
+    write_snapshot(tmp_path / "view", PAIRS[name]().view.moment(), LOG_ID)
     assert (tmp_path / "view").read_bytes() == (FOLDER / f"{name}.bin").read_bytes()
 
 
@@ -101,12 +101,12 @@ def test_a_view_goes_on_from_its_snapshot(tmp_path: Path) -> None:
     """Under another seed, with smaller segments and a sweep before: the same bytes, and the same from there on."""
     pair = Pair(tiny_view(seed=1))
     run_stream(Random(5), pair, frames=60, keys=40, value_bytes=200, long_values=3)
-    write_snapshot(tmp_path / "one", pair.view, LOG_ID)
+    write_snapshot(tmp_path / "one", pair.view.moment(), LOG_ID)
     pair.view = read_snapshot(tmp_path / "one", LOG_ID, lambda: tiny_view(seed=99, row_bits=6))
     pair.compare()
     for _ in range(20):
         pair.view.sweep(500)
-    write_snapshot(tmp_path / "two", pair.view, LOG_ID)
+    write_snapshot(tmp_path / "two", pair.view.moment(), LOG_ID)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     puts = [Entry(op=Op.PUT, key=b"%d" % at, value=bytes(700)) for at in range(10)]
     for number in range(1, 20):
@@ -117,7 +117,7 @@ def test_a_view_goes_on_from_its_snapshot(tmp_path: Path) -> None:
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     pair = Pair(tiny_view())
     pair.feed([ALL_SLOTS, Entry(op=Op.PUT, key=b"k", value=b"value")], writer=1, number=1, time=1)
-    write_snapshot(tmp_path / "view", pair.view, LOG_ID)
+    write_snapshot(tmp_path / "view", pair.view.moment(), LOG_ID)
     whole = (tmp_path / "view").read_bytes()
     for at in range(len(whole)):
         flipped = bytearray(whole)
@@ -152,7 +152,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 def test_the_old_snapshot_stands_where_a_new_one_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="cannot be written"):
-        write_snapshot(tmp_path / "nowhere" / "view", tiny_view(), LOG_ID)
+        write_snapshot(tmp_path / "nowhere" / "view", tiny_view().moment(), LOG_ID)
 
 
 def fill(pair: Pair) -> None:
@@ -179,7 +179,7 @@ def main() -> None:
     path = FOLDER / f"{name}.bin"
     assert not path.exists(), "golden files are never rewritten"
     view = PAIRS[name]().view
-    write_snapshot(path, view, LOG_ID)
+    write_snapshot(path, view.moment(), LOG_ID)
     path.with_suffix(".json").write_text(json.dumps(meaning(view), indent=1) + "\n")
     print(path, path.stat().st_size, HEADER_BYTES)
 

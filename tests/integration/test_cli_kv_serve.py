@@ -7,6 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +107,88 @@ def test_redis_tools_two_gateways_and_a_restart(shell: Shell, cluster3: Cluster)
     assert "the KV was made with 2 shards, not 3" in wrong
 
 
+def http(told: dict[str, Any], method: str, path: str, body: object = None, token: str = "") -> tuple[int, Any]:
+    """One request; its status, and its JSON or text."""
+    request = urllib.request.Request(told["http"] + path, method=method)
+    if body is not None:
+        request.data = json.dumps(body).encode()
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read()
+    return status, json.loads(text) if text[:1] == b"{" else text.decode()
+
+
+def until_ready(told: dict[str, Any], is_ready: bool) -> list[str]:
+    """Ask until the gateway is ready, or is not; why not."""
+    for _ in range(100):
+        status, answer = http(told, "GET", "/readyz")
+        if (status == 200) is is_ready:
+            return list(answer["reasons"])
+        time.sleep(0.1)
+    raise AssertionError(answer)
+
+
+def test_http_beside_resp_and_without_a_majority(shell: Shell, cluster3: Cluster) -> None:
+    with gateway(shell, cluster3, "--http", 0) as one:
+        status, put = http(one, "POST", "/key", {"h:k": "v"})
+        assert (status, put["applied"]) == (200, 1)
+        ask(one, b"GET h:k\r\nSET h:k w\r\n", b"$1\r\nv\r\n+OK\r\n")
+        assert http(one, "GET", "/key/h:k")[1]["value"] == "w"
+        assert http(one, "GET", f"/key/h:k?session={put['session']}")[1]["value"] == "w"
+        nodes = {node.name for node in cluster3.state.nodes}
+        leaders = http(one, "GET", "/leader")[1]["shards"]
+        assert {row["leader"] for row in leaders} <= nodes
+        assert "tapehouse_kv_frame_seconds_count" in http(one, "GET", "/metrics")[1]
+        assert http(one, "PUT", "/key/positions%2Fx", "v")[1]["code"] == "read-only"
+        paused = [0, 1]
+        try:
+            for node in paused:
+                cluster3.kill_node(node, signal.SIGSTOP)
+            assert "is a majority of the brokers up?" in until_ready(one, False)[0]
+            assert http(one, "GET", "/key/h:k?level=eventual")[1]["value"] == "w"
+            status, lost = http(one, "PUT", "/key/h:k", "x")
+            assert (status, lost["outcome"]) in ((504, "unknown"), (503, "none"))
+        finally:
+            for node in paused:
+                cluster3.kill_node(node, signal.SIGCONT)
+        assert until_ready(one, True) == []
+        assert http(one, "PUT", "/key/h:k", "y")[0] == 200
+        assert http(one, "GET", "/key/h:k")[1]["value"] == '"y"'
+    assert one["cut"] == {}
+
+
+def test_faults_of_a_drill(shell: Shell, cluster3: Cluster, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    url = ",".join(cluster3.urls)
+    child = shell.start(
+        "kv", "serve", "--http", 0, "--nats", url, "--token-file", token, "--allow-faults",
+        "--fault-write-failure", 1, "--fault-view-delay", "1ms", "--fault-seed", 5,
+    )  # fmt: skip
+    assert child.stdout is not None
+    try:
+        ready = child.stdout.readline()
+        assert "faults on: view_delay=1ms, write_failure=1.0, write_failure_seed=5" in ready
+        told = {"http": ready.split()[1].rstrip(",")}
+        assert http(told, "GET", "/status")[0] == 401
+        assert http(told, "GET", "/status", token="secret")[1]["faults"]["write_failure"] == 1.0
+        assert http(told, "PUT", "/key/k", "v", "secret")[0] == 503
+        assert http(told, "POST", "/faults", {"write_failure": 0, "view_delay": 0}, "secret") == (200, {})
+        assert http(told, "PUT", "/key/k", "v", "secret")[0] == 200
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=WAIT_S)
+        assert child.returncode == 0, (out, err)
+        assert "WARNING: FAULTS ARE INJECTED: view_delay=1ms, write_failure=1.0" in err
+        assert "stopped after" in out
+    finally:
+        child.kill()
+        child.wait()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -111,6 +196,10 @@ def test_redis_tools_two_gateways_and_a_restart(shell: Shell, cluster3: Cluster)
         (("--resp", 70_000), 2, "port 70000"),
         (("--shards", 0), 2, "0 shards"),
         (("--max-connections", 0), 2, "0 connections"),
+        (("--http", 70_000), 2, "--http: port 70000"),
+        (("--allow-faults",), 2, "add --http PORT and --token-file FILE"),
+        (("--fault-write-failure", 2), 2, "a probability of 2"),
+        (("--fault-view-delay", "soon"), 2, "write it as 500ms"),
         (("--tls-cert", "x.pem"), 2, "give both --tls-cert and --tls-key"),
         (("--tls-cert", "none.pem", "--tls-key", "none.pem"), 3, "No such file"),
         (("--token-file", "none"), 3, "No such file"),

@@ -30,7 +30,7 @@ async def test_redis_clients_read_what_the_desk_has_decided(cluster1: Cluster, t
     await whole.run()
     (key, position), *_ = whole.items("positions/strategy/")
     assert position["fills"] > 0
-    options = ServeOptions(port=0, nats=cluster1.urls[0], home=tmp_path, tape=name)
+    options = ServeOptions(resp=0, nats=cluster1.urls[0], home=tmp_path, tape=name)
     async with (
         open_platform(cluster1.urls[0], home=tmp_path) as platform,
         serve_kv_gateway(options) as serving,

@@ -53,7 +53,7 @@ def test_strings_conditions_and_numbers(kv: redis.Redis) -> None:
     assert kv.getset("a", "3") == "2"
     assert kv.setnx("b", "1") is True
     assert kv.mset({"a": "x", "b": "ü", "c": ""}) is True
-    assert kv.mget("a", "none", ["b", "c"]) == ["x", None, "ü", ""]
+    assert kv.mget(["a", "none", "b", "c"]) == ["x", None, "ü", ""]
     assert kv.exists("a", "b", "none") == 2
     assert kv.type("a") == "string"
     assert kv.getdel("a") == "x"
@@ -65,6 +65,7 @@ def test_strings_conditions_and_numbers(kv: redis.Redis) -> None:
         kv.incr("b")
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated")
 def test_expiries(kv: redis.Redis) -> None:
     assert kv.set("a", "1", ex=100) is True
     assert 98 <= int(kv.ttl("a")) <= 100

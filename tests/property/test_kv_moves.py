@@ -111,7 +111,7 @@ class Moves:
     def keep(self) -> None:
         """Go on from a snapshot."""
         with tempfile.TemporaryDirectory() as place:
-            write_snapshot(Path(place) / "one", self.pair.view, LOG_ID)
+            write_snapshot(Path(place) / "one", self.pair.view.moment(), LOG_ID)
             self.pair.view = read_snapshot(Path(place) / "one", LOG_ID, lambda: tiny_view(seed=3))
 
 

@@ -1,8 +1,8 @@
 """A gateway's KV in a process of its own, which may be killed, stopped and cut off; its callers record outside of it.
 
 `KvProcess` starts one and asks it. The process runs the product's `Kv` over a broker's logs and answers lines of JSON
-with what only a `Kv` knows, revisions and session tokens, so that histories of all levels can be checked. `--flaw`
-gives it an error on purpose, for negative controls.
+with what only a `Kv` knows, revisions and session tokens, so that histories of all levels can be checked. `--flawed`
+gives it errors on purpose, for negative controls: it joins barriers in flight and forgets sessions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ LINE_BYTES_MAX = 1 << 20
 START_S = 240.0  # a first start compiles
 ANSWER_S = 20.0  # longer than any patience within
 STOP_S = 15.0
-FLAWS = ("", "joins-in-flight", "forgets-sessions")
 LATE_NS = NS_PER_SECOND // 50  # of the flawed process's view
 RECONNECT_S = 3_600.0
 
@@ -55,12 +54,15 @@ class KvProcess:
     Args:
         urls: Of the brokers, or of proxies before them.
         base: Of the numbers of its shards' streams.
+        is_flawed: It breaks the promises of its read levels.
     """
 
     def __init__(self, urls: Sequence[str], directory: Path, *, base: int, shards: int, patience_s: float = 3.0,
-                 flaw: str = "") -> None:  # fmt: skip
-        self._words = ["--nats", ",".join(urls), "--base", str(base), "--shards", str(shards)]
-        self._words += ["--patience", str(patience_s), "--flaw", flaw, "--snapshots", str(directory)]
+                 is_flawed: bool = False) -> None:  # fmt: skip
+        self._words = ["--nats", ",".join(urls), "--base", str(base)]
+        self._new = ["--shards", str(shards)]  # of a new KV; one that is there may have others by now
+        self._words += ["--patience", str(patience_s), "--snapshots", str(directory)]
+        self._words += ["--flawed"] if is_flawed else []
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -75,7 +77,8 @@ class KvProcess:
     async def start(self) -> None:
         """Start it; it answers from then on."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.support.kv_process", *self._words, stdin=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "tests.support.kv_process", *self._words,
+            *(() if self.starts else self._new), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, cwd=PROJECT, limit=LINE_BYTES_MAX, preexec_fn=dies_with_parent(),
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -229,11 +232,10 @@ async def _serve(options: argparse.Namespace) -> None:
         bus, base=options.base, shards=options.shards, patience_ns=int(options.patience * NS_PER_SECOND),
         faults=faults, snapshots=options.snapshots,
     ) as kv:  # fmt: skip
-        if options.flaw == "joins-in-flight":
+        if options.flawed:
             _join_in_flight()
-        if options.flaw:
             faults.view_delay_ns = LATE_NS
-        answering = Answering(kv, forgets_sessions=options.flaw == "forgets-sessions")
+        answering = Answering(kv, forgets_sessions=options.flawed)
         reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -247,8 +249,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--nats", required=True)
     parser.add_argument("--base", type=int, required=True)
-    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--shards", type=int)
     parser.add_argument("--patience", type=float, required=True)
-    parser.add_argument("--flaw", choices=FLAWS, default="")
+    parser.add_argument("--flawed", action="store_true")
     parser.add_argument("--snapshots", type=Path, required=True)
     asyncio.run(_serve(parser.parse_args()))

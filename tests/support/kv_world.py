@@ -102,6 +102,11 @@ class Link(WrappedLog):
         if self._stuck is not None and not self._stuck.done():
             self._stuck.set_result(None)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an append waits for `unstick`."""
+        return self._stuck is not None and not self._stuck.done()
+
     async def arrive(self) -> None:
         """Store what was late."""
         late, self._late = self._late, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -68,9 +69,9 @@ class LyingGateway:
         return b"+OK\r\n"
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[int]:
+    async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         """Serve; the port."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

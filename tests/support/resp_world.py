@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_runs import KvRuns
@@ -43,9 +45,10 @@ class Talk:
     async def say(self, data: bytes) -> bytes:
         """The replies to what is sent; what is left unanswered is a failure."""
         told = b""
-        asked = self.session.feed(data, self.clock.time_ns())
+        used = self.session.read_at_once(np.frombuffer(bytearray(data), np.uint8), len(data))
+        asked = self.session.feed(data[used:], self.clock.time_ns())
         while True:
-            async for number, reply in self.gateway.perform(asked, self.session.version):
+            async for number, reply in self.gateway.perform(asked):
                 self.session.answer(number, reply)
             replies = b"".join(self.session.take_replies())
             self.session.sent(len(replies))

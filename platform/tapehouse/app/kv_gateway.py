@@ -1,14 +1,15 @@
-"""A gateway of the replicated KV: its shards' streams on a broker, and RESP on a socket in front of them."""
+"""A gateway of the replicated KV: its shards' streams on a broker, and RESP, HTTP or both in front of them."""
 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
@@ -16,19 +17,24 @@ from pathlib import Path
 from tapehouse.app.bootstrap import DEFAULT_TAPE, Platform, home_directory, open_platform
 from tapehouse.app.kv_derived import derived_of
 from tapehouse.app.kv_rebalance import Rebalancing
+from tapehouse.app.kv_status import NS_PER_MS, KvAbout, info_text
 from tapehouse.bus import JetStreamLog, kv_spec
 from tapehouse.core.clock import Clock, SystemClock
 from tapehouse.core.errors import MissingError, UsageError
 from tapehouse.core.ids import new_writer_id
-from tapehouse.core.units import NS_PER_SECOND
+from tapehouse.core.metrics import Metrics
+from tapehouse.gateway.http_limits import HttpLimits, HttpTraffic
+from tapehouse.gateway.http_perform import HttpGateway
+from tapehouse.gateway.http_server import HttpServer
 from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_runs import KvRuns
 from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
-from tapehouse.gateway.resp_session import REDIS_VERSION, RespSession
+from tapehouse.gateway.resp_session import RespSession
 from tapehouse.kv.client import Kv
 from tapehouse.kv.derived import Derived
+from tapehouse.kv.faults import Faults
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
 from tapehouse.kv.mover import warm as warm_mover
 from tapehouse.kv.shard_map import SHARDS_MAX
@@ -39,8 +45,6 @@ from tapehouse.log import MemoryLog
 NEW_KV_SHARDS = 1
 TOKEN_BYTES_MAX = 1_024
 PORT_MAX = 65_535
-NS_PER_MS = NS_PER_SECOND // 1_000
-LINE_END = "\r\n"  # of INFO
 LEVELS: dict[str, Level] = {"linearizable": LINEARIZABLE, "session": Session(), "eventual": EVENTUAL}
 
 
@@ -49,15 +53,18 @@ class ServeOptions:
     """What a gateway is started with.
 
     Attributes:
-        port: 0 for any that is free.
+        resp, http: Ports, 0 for any that is free; None where it is not served.
         shards: Of a new KV; None takes what there is, and 1 where there is none.
         token_file: Its text is what clients must know.
         level: Of a connection's reads, until it chooses another.
         tape: Whose desk's projections are read below the derived prefixes.
         budget_bytes: Of memory for each shard's view.
+        faults: What a drill injects from the start.
+        allow_faults: Whether HTTP may change that while it serves.
     """
 
-    port: int
+    resp: int | None = None
+    http: int | None = None
     bind: str = "127.0.0.1"
     shards: int | None = None
     nats: str | None = None
@@ -70,24 +77,42 @@ class ServeOptions:
     connections_max: int = CONNECTIONS_MAX
     tape: str = DEFAULT_TAPE
     budget_bytes: int = BUDGET_BYTES
+    faults: Faults | None = None
+    allow_faults: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A gateway that serves."""
+    """A gateway that serves.
 
-    host: str
-    port: int
+    Attributes:
+        where: Its addresses, by what is spoken there.
+    """
+
+    where: dict[str, str]
     kv: Kv
-    server: RespServer
-    traffic: Traffic
+    resp: RespServer | None
+    http: HttpServer | None
+    faults: Faults
     tls: bool
 
     def table(self) -> dict[str, object]:
         """Where it is, and what it has."""
         return {
-            "resp": f"{self.host}:{self.port}", "shards": len(self.kv.nodes), "keys": self.kv.count_keys(),
+            **self.where, "shards": len(self.kv.nodes), "keys": self.kv.count_keys(),
             "positions": [node.applied for node in self.kv.nodes], "tls": self.tls, "pid": os.getpid(),
+            **({"faults": self.faults.told()} if self.faults.is_on else {}),
+        }  # fmt: skip
+
+    def done(self) -> dict[str, object]:
+        """What it did, for its end."""
+        traffics = [server.traffic for server in (self.resp, self.http) if server is not None]
+        cut = sum((traffic.cut for traffic in traffics), Counter[str]())
+        requests = self.resp.requests if self.resp else 0
+        requests += sum(self.http.traffic.requests.values()) if self.http else 0
+        return {
+            "stopped": True, "connections": sum(traffic.accepted for traffic in traffics),
+            "refused": sum(traffic.refused for traffic in traffics), "cut": dict(cut), "requests": requests,
         }  # fmt: skip
 
 
@@ -97,33 +122,73 @@ async def serve_kv_gateway(options: ServeOptions) -> AsyncIterator[Serving]:
 
     Raises:
         UsageError: The options contradict each other, or the KV.
-        MissingError: The port is taken, or a file is not there.
+        MissingError: A port is taken, or a file is not there.
         BusUnavailableError: No broker answers.
     """
     _check(options)
     token, tls = read_token(options.token_file), tls_context(options.tls_cert, options.tls_key)
-    with listen(options.bind, options.port) as sock:
-        host, port = sock.getsockname()[:2]
+    clock, metrics, faults = SystemClock(), Metrics(), options.faults or Faults()
+    refuses, faults.refuses_write = (
+        faults.refuses_write,
+        None,
+    )  # A new KV is made by writes: none is refused.
+    with ExitStack() as sockets:
+        listening = {
+            name: sockets.enter_context(listen(options.bind, port, f"--{name}"))
+            for name, port in (("resp", options.resp), ("http", options.http))
+            if port is not None
+        }
         kept = _kept(options)
         async with (
             open_platform(options.nats, home=options.home, patient=True) as platform,
             derived_of(platform, options.tape) as derived,
-            await open_kv(platform, options, kept, derived) as kv,
+            await open_kv(platform, options, kept, derived, faults=faults, metrics=metrics) as kv,
+            AsyncExitStack() as servers,
         ):
-            traffic, clock = Traffic(), SystemClock()
-            gateway = make_gateway(kv, traffic, clock, port=port, connections_max=options.connections_max)
-            limits = Limits(connections=options.connections_max)
-            server = RespServer(gateway, traffic=traffic, token=token, level=options.level, limits=limits)
-            await server.start(sock, tls)
-            try:
-                yield Serving(host=host, port=port, kv=kv, server=server, traffic=traffic, tls=tls is not None)
-            finally:
-                await server.stop()
+            faults.refuses_write = refuses
+
+            async def leader(shard: int) -> str:
+                return await platform.admin.leader(kv_spec(shard).name)
+
+            where = {name: _address(name, sock, tls is not None) for name, sock in listening.items()}
+            resp_traffic, http_traffic = Traffic(), HttpTraffic()
+            about = KvAbout(
+                kv=kv, clock=clock, faults=faults, metrics=metrics, began=clock.monotonic_ns(), leaders=leader,
+                resp=resp_traffic if "resp" in where else None, http=http_traffic if "http" in where else None,
+                where=where, allows_faults=options.allow_faults,
+            )  # fmt: skip
+            resp = http = None
+            if "resp" in listening:
+                gateway = make_gateway(
+                    kv, resp_traffic, clock, port=listening["resp"].getsockname()[1],
+                    connections_max=options.connections_max, faults=faults,
+                )  # fmt: skip
+                limits = Limits(connections=options.connections_max)
+                resp = RespServer(gateway, traffic=resp_traffic, token=token, level=options.level, limits=limits)
+                await resp.start(listening["resp"], tls)
+                servers.push_async_callback(resp.stop)
+            if "http" in listening:
+                bounds = HttpLimits(connections=min(options.connections_max, HttpLimits().connections))
+                asked = HttpGateway(kv, clock, about.about(), level=options.level)
+                http = HttpServer(asked, traffic=http_traffic, token=token, limits=bounds)
+                await http.start(listening["http"], tls)
+                servers.push_async_callback(http.stop)
+            yield Serving(where=where, kv=kv, resp=resp, http=http, faults=faults, tls=tls is not None)
+
+
+def _address(name: str, sock: socket.socket, tls: bool) -> str:
+    host, port = sock.getsockname()[:2]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place if name == "resp" else f"http{'s' if tls else ''}://{place}"
 
 
 def _check(options: ServeOptions) -> None:
-    if not 0 <= options.port <= PORT_MAX:
-        raise UsageError(f"port {options.port}", subject="--resp", hint=f"1 to {PORT_MAX}, 0 for any that is free")
+    ports = [(option, port) for option, port in (("--resp", options.resp), ("--http", options.http))]
+    if all(port is None for _, port in ports):
+        raise UsageError("nothing to serve", hint="give --resp PORT, --http PORT, or both")
+    for option, port in ports:
+        if port is not None and not 0 <= port <= PORT_MAX:
+            raise UsageError(f"port {port}", subject=option, hint=f"1 to {PORT_MAX}, 0 for any that is free")
     if options.shards is not None and not 0 < options.shards <= SHARDS_MAX:
         raise UsageError(f"{options.shards} shards", subject="--shards", hint=f"1 to {SHARDS_MAX}")
     if options.connections_max < 1:
@@ -133,13 +198,19 @@ def _check(options: ServeOptions) -> None:
             "anyone who reaches this address could write", subject=f"--bind {options.bind}",
             hint="add --token-file FILE, or bind 127.0.0.1",
         )  # fmt: skip
+    if options.allow_faults and (options.token_file is None or options.http is None):
+        raise UsageError(
+            "faults are changed over HTTP, by who has the token", subject="--allow-faults",
+            hint="add --http PORT and --token-file FILE",
+        )  # fmt: skip
 
 
 def _kept(options: ServeOptions) -> Path | None:
-    """Where this gateway keeps its views; the port is its own, so the directory is. None for a port by chance."""
-    if not options.port:
+    """Where this gateway keeps its views; a port is its own, so the directory is. None for ports by chance."""
+    port = options.resp or options.http
+    if not port:
         return None
-    place = home_directory(options.home) / "kv" / str(options.port)
+    place = home_directory(options.home) / "kv" / str(port)
     place.mkdir(parents=True, exist_ok=True)
     return place
 
@@ -200,7 +271,15 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None, derived: Derived | None = None) -> Kv:
+async def open_kv(
+    platform: Platform,
+    options: ServeOptions,
+    kept: Path | None,
+    derived: Derived | None = None,
+    *,
+    faults: Faults | None = None,
+    metrics: Metrics | None = None,
+) -> Kv:
     """The KV on a broker; its streams are made where they are not there."""
 
     async def open_log(shard: int) -> JetStreamLog:
@@ -213,17 +292,19 @@ async def open_kv(platform: Platform, options: ServeOptions, kept: Path | None, 
             shards = NEW_KV_SHARDS
     return await Kv.open(
         open_log, new_life=new_writer_id, clock=SystemClock(), shards=shards, commit=options.commit,
-        budget_bytes=options.budget_bytes, snapshots=kept, derived=derived,
+        budget_bytes=options.budget_bytes, snapshots=kept, derived=derived, faults=faults, metrics=metrics,
     )  # fmt: skip
 
 
-def make_gateway(kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connections_max: int) -> Gateway:
+def make_gateway(
+    kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connections_max: int, faults: Faults | None = None
+) -> Gateway:
     """What the connections share, with INFO and DBSIZE as they are now."""
     began = time.monotonic()
 
     def info() -> str:
         uptime = int(time.monotonic() - began)
-        return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime)
+        return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime, faults=faults)
 
     first = clock.time_ns() // NS_PER_MS  # No cursor of an earlier run is met.
     return Gateway(
@@ -235,47 +316,6 @@ def make_gateway(kv: Kv, traffic: Traffic, clock: Clock, *, port: int, connectio
         rebalance=Rebalancing(kv, clock).begin,
         runs=KvRuns(kv),
     )
-
-
-def info_text(kv: Kv, traffic: Traffic, *, port: int, connections_max: int, uptime_s: int) -> str:
-    """INFO: Redis's names where there is such a number; positions and lag of each shard."""
-    shards = [node.measure() for node in kv.nodes]
-    sections: dict[str, dict[str, object]] = {
-        "Server": {
-            "redis_version": REDIS_VERSION, "redis_mode": "standalone", "tapehouse_version": version("tapehouse"),
-            "process_id": os.getpid(), "tcp_port": port, "uptime_in_seconds": uptime_s,
-        },
-        "Clients": {"connected_clients": traffic.connected, "maxclients": connections_max},
-        "Memory": {
-            "used_memory": sum(shard.bytes for shard in shards) + traffic.memory,
-            "maxmemory": sum(shard.budget_bytes for shard in shards), "clients_memory": traffic.memory,
-        },
-        "Stats": {
-            "total_connections_received": traffic.accepted, "rejected_connections": traffic.refused,
-            "total_net_input_bytes": traffic.bytes_in, "total_net_output_bytes": traffic.bytes_out,
-            "keyspace_hits": sum(shard.hits for shard in shards),
-            "keyspace_misses": sum(shard.absent for shard in shards),
-            "evicted_values_read": sum(shard.misses for shard in shards),
-            **{f"requests_{kind}": number for kind, number in sorted(traffic.kinds.items())},
-            **{f"cut_{why}": number for why, number in sorted(traffic.cut.items())},
-        },
-        "Replication": {"role": "master", "connected_slaves": 0},
-        "Shards": {
-            f"shard{shard.shard}": f"keys={shard.keys},position={shard.applied},lag_ms={_ms(shard.behind_ns)},"
-            f"queued={shard.queued_entries},frames={shard.frames},entries={shard.entries}"
-            for shard in shards
-        },
-        "Keyspace": {"db0": f"keys={kv.count_keys()},expires=0,avg_ttl=0"},
-    }  # fmt: skip
-    return LINE_END.join(
-        [f"# {title}{LINE_END}" + "".join(f"{name}:{told}{LINE_END}" for name, told in lines.items())
-         for title, lines in sections.items()]
-    )  # fmt: skip
-
-
-def _ms(ns: int | None) -> int | str:
-    """-1 where nothing is known, as Redis says it."""
-    return -1 if ns is None else ns // NS_PER_MS
 
 
 async def warm_kv() -> None:
@@ -291,5 +331,5 @@ async def warm_kv() -> None:
         gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
         session = RespSession(Rows(), identity=1)
         asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())
-        async for number, reply in gateway.perform(asked, session.version):
+        async for number, reply in gateway.perform(asked):
             session.answer(number, reply)

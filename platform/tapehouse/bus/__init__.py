@@ -1,5 +1,6 @@
 """The only importer of `nats`: the embedded cluster, the connection, logs in JetStream, leases, services."""
 
+from tapehouse.bus.bucket import Bucket, BucketEntry
 from tapehouse.bus.cluster import Cluster, ClusterConfig, NodeEndedError, StopReport
 from tapehouse.bus.connection import Bus, connect
 from tapehouse.bus.jetstream import JetStreamLog
@@ -21,6 +22,8 @@ from tapehouse.bus.topology import (
 )
 
 __all__ = [
+    "Bucket",
+    "BucketEntry",
     "Bus",
     "Cluster",
     "ClusterConfig",

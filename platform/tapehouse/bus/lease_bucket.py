@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tapehouse.bus import headers as header_rules
-from tapehouse.bus.api import WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE, ApiError, api_error
+from tapehouse.bus.bucket import fenced_put
 from tapehouse.bus.connection import Bus
-from tapehouse.bus.requests import NobodyListensError, UnansweredError
 from tapehouse.bus.stream_calls import call_stream, settle, stream_info
 from tapehouse.bus.topology import LEASES_BUCKET
-from tapehouse.core import AmbiguousAppendError, BusUnavailableError, ConflictError, MissingError
+from tapehouse.core import MissingError
 
-PUT_TIMEOUT_S = 2.0
 _STREAM = f"KV_{LEASES_BUCKET}"
 _DELETED = ("DEL", "PURGE")
 
@@ -77,25 +74,4 @@ class LeaseBucket:
         return None if deleted else base64.b64decode(stored.get("data") or ""), int(stored["seq"])
 
     async def put(self, key: str, value: bytes, revision: int) -> int:
-        try:
-            answer = await self._bus.request(
-                f"$KV.{LEASES_BUCKET}.{key}",
-                value,
-                timeout_s=PUT_TIMEOUT_S,
-                headers={header_rules.EXPECTED_LAST_OF_SUBJECT: str(revision)},
-            )
-            ack = json.loads(answer.data)
-        except UnansweredError as error:
-            raise AmbiguousAppendError(error.message, subject=key, hint="read the entry") from error
-        except NobodyListensError as error:
-            raise BusUnavailableError("no leader takes writes now", subject=_STREAM) from error
-        except ValueError as error:
-            raise AmbiguousAppendError("the acknowledgement cannot be read", subject=key) from error
-        if "error" in ack:
-            refused = api_error(ack["error"], key)
-            if isinstance(refused, ApiError) and refused.code in (WRONG_LAST_SEQUENCE, WRONG_LAST_SUBJECT_SEQUENCE):
-                raise ConflictError(refused.message, subject=key) from refused
-            if isinstance(refused, BusUnavailableError):
-                raise AmbiguousAppendError(refused.message, subject=key, hint="read the entry") from refused
-            raise refused
-        return int(ack["seq"])
+        return await fenced_put(self._bus, f"$KV.{LEASES_BUCKET}.{key}", value, expected=revision)

@@ -1,4 +1,4 @@
-"""`tapehouse kv`: projections as keys and values."""
+"""`tapehouse kv get` and `build`: keys of the replicated KV, projections among them, now and at any moment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json as json_module
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from tapehouse.core.errors import UsageError
 from tapehouse.core.units import format_time_ns
 
 if TYPE_CHECKING:
     from tapehouse.app.past import StateAt
 
+LevelName = Literal["eventual", "linearizable"]
 TURNED_MAX = 4  # values that are shown side by side, where a row each would not fit
 
 
@@ -23,21 +25,26 @@ def get(
     tape: str = "main",
     at: str | None = None,
     at_ordinal: int | None = None,
+    level: LevelName | None = None,
     nats: str | None = None,
     json: bool = False,
 ) -> int:
-    """Read a projection: `orders/<id>`, `positions/<account>/<symbol>`, `prices/<symbol>`, `surface/<underlying>`.
+    """Read a key of the replicated KV, or of a projection, which its prefix says.
+
+    `orders/<id>`, `positions/<account>/<symbol>`, `prices/<symbol>` and `surface/<underlying>` are projections;
 
     `cash/<account>/<currency>` has balances, `pnl/<account>` profit and loss by currency, open positions valued at the
     middle of the market, else the last trade; and a total where the tape has the exchange rates.
 
-    A prefix that ends with `/` lists what is below it. The host that serves the tape answers; where none does, the logs
-    are folded here. A key that is not there ends with exit code 3 and the nearest keys.
+    Of a projection a prefix that ends with `/` lists what is below it (of other keys `kv scan` does). The host that
+    serves the tape answers; where none does, the logs are folded here. A key that is not there ends with exit code 3.
 
     With `--at` or `--at-ordinal` it is read as it was then: from the nearest snapshot before and the log behind it,
     which is what a replay from the beginning gives. `tapehouse kv build` writes the snapshots where no host did.
 
     Examples:
+
+        tapehouse kv get limits/AMZN
 
         tapehouse kv get positions/strategy/AMZN --tape amzn
 
@@ -50,24 +57,33 @@ def get(
     Parameters
     ----------
     key
-        The key, or a prefix that ends with `/`.
+        The key, or a projection's prefix that ends with `/`.
     tape
-        Which tape.
+        Which tape, of a projection.
     at
         Engine time, ISO 8601 with a zone or integer ns: after the last record at or before it, and what was decided on
         the records up to there.
     at_ordinal
         Instead of a time: after the record of the tape that holds this cell, and all that was decided on it.
+    level
+        Of a key that is no projection's: `linearizable` (the default), or `eventual`.
     nats
         The broker; else what the environment or the embedded cluster says.
     json
-        One line of JSON.
+        One line of JSON; of a key that is no projection's `key`, `value` (`value_base64` where it is no text),
+        `revision` and `expires`.
     """
+    from tapehouse.cli.cmd_kv_keys import get_stored
     from tapehouse.cli.output import console, diagnostics, print_json, print_table, run_async
     from tapehouse.client import AsyncClient
-    from tapehouse.client.reading import Reading, check_key
+    from tapehouse.client.reading import PREFIXES, Reading
 
-    check_key(key)
+    if not key.startswith(PREFIXES):
+        if at is not None or at_ordinal is not None:
+            raise UsageError("only projections are read at a moment", subject=key, hint="see tapehouse kv history")
+        return get_stored(key, level=level or "linearizable", nats=nats, json=json)
+    if level == "linearizable":
+        raise UsageError("a projection is read as far as its host is", subject="--level", hint="gateways have levels")
 
     async def read() -> Reading:
         async with await AsyncClient.open(nats) as client:

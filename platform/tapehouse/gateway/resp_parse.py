@@ -90,7 +90,7 @@ def _slot(low: int, high: int, size: int) -> int:
     return (mixed * _MULTIPLY >> 20) & (NAME_SLOTS - 1)
 
 
-_NAMES = lookup_table([command.name for command in COMMANDS])
+NAMES = lookup_table([command.name for command in COMMANDS])
 
 
 @kernel()
@@ -293,7 +293,7 @@ def _unquote(data: Array, arguments: Array, row: Int) -> None:
 @kernel()
 def parse(
     names: Array, data: Array, start: Int, end: Int, requests: Array, arguments: Array, state: Array,
-    requests_max: Int, is_known: Int,
+    requests_max: Int, is_known: Int, takes_lines: Int,
 ) -> Any:  # fmt: skip
     """Find the requests that data[start:end] holds, in their order; empty ones (a bare line end, `*0`) are passed over.
 
@@ -302,6 +302,8 @@ def parse(
         requests, arguments: The rows to fill, from the first on.
         requests_max: How many requests to find at most.
         is_known: Whether the client may send what only clients that said who they are may send.
+        takes_lines: Whether plain lines are requests; where not, the first one ends the search (FULL), and nothing of
+            `data` is changed.
 
     Returns:
         DONE: what follows POSITION is half a request; FULL: there is more, call again from POSITION; or an error: what
@@ -316,6 +318,9 @@ def parse(
             break
         state[NEEDED] = end - place + 1
         is_line = data[place] != STAR
+        if is_line and not takes_lines:
+            status = FULL
+            break
         if is_line:
             status, count, after = _line(data, place, end, arguments, used, state)
         else:
@@ -362,7 +367,7 @@ class Rows:
             data: Writable uint8.
         """
         limit = min(requests_max, REQUEST_ROWS)
-        status: int = parse(_NAMES, data, start, end, self.requests, self.arguments, self.state, limit, is_known)
+        status: int = parse(NAMES, data, start, end, self.requests, self.arguments, self.state, limit, is_known, True)
         return status
 
     def words(self, data: memoryview, request: int) -> list[bytes]:

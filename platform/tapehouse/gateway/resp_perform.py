@@ -59,46 +59,42 @@ class Gateway:
     rebalance: Callable[[int], Awaitable[None]]
     runs: KvRuns
 
-    async def perform(self, asked: Iterable[Asked], version: int) -> AsyncIterator[tuple[int, bytes]]:
-        """Do what a connection asked, in its order; the number of each request, and its reply.
-
-        Args:
-            version: Of RESP.
-        """
+    async def perform(self, asked: Iterable[Asked]) -> AsyncIterator[tuple[int, bytes]]:
+        """Do what a connection asked, in its order; the number of each request, and its reply."""
         for (kind, _), run in groupby(asked, key=_kind):
             if kind is _Kind.WRITE:  # All are submitted before the first is waited for.
-                for number, ending in [(one.number, self._begin(one, version)) for one in run]:
+                for number, ending in [(one.number, self._begin(one)) for one in run]:
                     yield number, await _told(ending())
             elif kind is _Kind.READ:
                 for together in _portions(list(run)):
-                    async for number, reply in self._read_all(together, version):
+                    async for number, reply in self._read_all(together):
                         yield number, reply
             elif kind is _Kind.READ_RUN:
-                runs = [(one.number, one.request, one.level) for one in run if isinstance(one.request, ReadRun)]
-                await self.runs.reach([request for _, request, _ in runs], runs[0][2])
-                for number, request, level in runs:
-                    yield number, await self.runs.read(request, level, version)
+                runs = [(one, one.request) for one in run if isinstance(one.request, ReadRun)]
+                await self.runs.reach([request for _, request in runs], runs[0][0].level)
+                for one, request in runs:
+                    yield one.number, await self.runs.read(request, one.level, one.version)
             else:
                 for one in run:
-                    yield one.number, await _told(self._do(one, version))
+                    yield one.number, await _told(self._do(one))
 
-    def _begin(self, asked: Asked, version: int) -> Callable[[], Awaitable[bytes]]:
+    def _begin(self, asked: Asked) -> Callable[[], Awaitable[bytes]]:
         """Submit a write; what gives its reply."""
         try:
-            return self._submit(asked, version)
+            return self._submit(asked)
         except TapehouseError as problem:
             return partial(_refused, problem)
 
-    def _submit(self, asked: Asked, version: int) -> Callable[[], Awaitable[bytes]]:
+    def _submit(self, asked: Asked) -> Callable[[], Awaitable[bytes]]:
         request = asked.request
         session = asked.level if isinstance(asked.level, Session) else None
         if isinstance(request, WriteRun):
             return self.runs.begin(request, asked.level)
         if isinstance(request, Together):
             entries = [write.entries[0] for write in request.writes]
-            return partial(self._tell_batch, request, self.kv.submit_batch(entries, session=session), version)
+            return partial(self._tell_batch, request, self.kv.submit_batch(entries, session=session), asked.version)
         assert isinstance(request, Write)
-        return partial(self._tell_write, request, self.kv.submit(request.entries, session=session), version)
+        return partial(self._tell_write, request, self.kv.submit(request.entries, session=session), asked.version)
 
     async def _tell_write(self, write: Write, submitted: Submitted, version: int) -> bytes:
         """Where some keys fail, the others are waited for all the same."""
@@ -113,7 +109,7 @@ class Gateway:
         outcome = await submitted.outcome()
         return batch_reply(together.writes, outcome.outcomes, version)
 
-    async def _read_all(self, together: list[Asked], version: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def _read_all(self, together: list[Asked]) -> AsyncIterator[tuple[int, bytes]]:
         """Reads at one level, whose keys are waited for together."""
         keys = [key for one in together if isinstance(one.request, Read) for key in one.request.keys]
         found = iter(await self.kv.get_each(keys, together[0].level))
@@ -129,21 +125,21 @@ class Gateway:
             if problem:
                 yield one.number, error_reply(problem)
             else:
-                yield one.number, read_reply(one.request, rows, self.clock.time_ns(), version)
+                yield one.number, read_reply(one.request, rows, self.clock.time_ns(), one.version)
 
-    async def _do(self, asked: Asked, version: int) -> bytes:
+    async def _do(self, asked: Asked) -> bytes:
         request = asked.request
         if isinstance(request, Read):
-            return await self._read(request, asked.level, version)
+            return await self._read(request, asked.level, asked.version)
         if isinstance(request, Scan):
-            return await self._scan(request, asked.level, version)
+            return await self._scan(request, asked.level, asked.version)
         if isinstance(request, Rebalance):
             await self.rebalance(request.shards)
             return OK
         assert isinstance(request, Plain)
         if COMMANDS[request.command - 1].name == "DBSIZE":
             return integer(self.keys())
-        return verbatim(self.info(), version)
+        return verbatim(self.info(), asked.version)
 
     async def _read(self, read: Read, level: Level, version: int) -> bytes:
         """A read of so many keys that it is done in portions."""

@@ -18,8 +18,8 @@ import numpy as np
 from tapehouse.core.errors import TapehouseError
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.gateway.resp_commands import NUMBERS
-from tapehouse.gateway.resp_layout import BYTES, COMMAND, COUNT, FIRST, PLACE, REQUESTS
-from tapehouse.gateway.resp_parse import Rows
+from tapehouse.gateway.resp_layout import AT, BYTES, COMMAND, COUNT, FIRST, PLACE, POSITION, REQUESTS
+from tapehouse.gateway.resp_parse import NAMES, Rows, parse
 from tapehouse.gateway.resp_replies import OK, REFUSALS, bulk, error, error_reply, null
 from tapehouse.kv.bulk import (
     KEY_AT,
@@ -183,6 +183,30 @@ def answer_run(
     return count, done, size
 
 
+@kernel()
+def answer_read(
+    names: Array, data: Array, end: Int, requests: Array, arguments: Array, marks: Array, keys: Array, prefixes: Array,
+    owners: Array, rows: Array, directory: Array, arena: Array, state: Array, now: Int, null_bytes: Int, version: Int,
+    out: Array,
+) -> Any:  # fmt: skip
+    """All that becomes of a socket read that begins with GETs, as `answer_run`; nothing of it is changed.
+
+    Args:
+        marks: As `parse` takes its `state`.
+
+    Returns:
+        (how many requests were answered, the bytes of the read that they took, the bytes of their replies in `out`)
+    """
+    parse(names, data, 0, end, requests, arguments, marks, RUN_MAX, 1, 0)
+    found = marks[REQUESTS]
+    _, done, size = answer_run(
+        data, requests, arguments, 0, found, keys, prefixes, owners, rows, directory, arena, state, now, null_bytes,
+        version, out,
+    )  # fmt: skip
+    used = marks[POSITION] if done == found else requests[done, AT]
+    return done, used, size
+
+
 class KvRuns:
     """Finds runs in what was read, answers those that can be answered at once, and does the others."""
 
@@ -192,6 +216,25 @@ class KvRuns:
         self._prefixes = prefix_table([RESERVED, *kv.derived_prefixes])
         self._keys = np.zeros((RUN_MAX, KEY_WORDS), np.int64)
         self._out = np.empty(REPLY_BYTES_MAX, np.uint8)
+
+    def read_at_once(self, data: Any, size: int, rows: Rows, level: Level, version: int) -> tuple[int, int, bytes]:
+        """Answer the GETs with which a socket read begins, where that is the whole of what is to be done.
+
+        Args:
+            data: uint8, of which the first `size` were read; nothing is written.
+
+        Returns:
+            (how many requests, the bytes that they took, their replies)
+        """
+        nodes = self._kv.nodes
+        if len(nodes) != 1 or not isinstance(level, Eventual) or not self._is_at([0], level):
+            return 0, 0, b""
+        done, used, bytes_out = answer_read(
+            NAMES, data, size, rows.requests, rows.arguments, rows.state, self._keys, self._prefixes,
+            self._kv.shards.owners, *nodes[0].view.arrays, self._kv.reader_time(level) or 0, len(null(version)),
+            version, self._out,
+        )  # fmt: skip
+        return done, used, self._out[:bytes_out].tobytes()
 
     def take(
         self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tapehouse.core.errors import MissingError
 from tapehouse.gateway.resp_parse import Rows
@@ -76,7 +78,7 @@ class Traffic:
     memory: int = 0
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--resp") -> socket.socket:
     """A socket at an address that nobody else has; connections are taken once a server starts on it.
 
     Raises:
@@ -97,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         raise MissingError(
             f"cannot listen: {(problem.strerror or str(problem)).lower()}", subject=f"{host}:{port}",
-            hint="stop who has the port, or choose another with --resp",
+            hint=f"stop who has the port, or choose another with {option}",
         ) from problem  # fmt: skip
     return sock
 
@@ -125,6 +127,7 @@ class RespServer:
         self.limits = limits or Limits()
         self.is_stopping = False
         self.buffer = memoryview(bytearray(READ_BYTES_MAX))
+        self.data = np.frombuffer(self.buffer, np.uint8)  # the same, for compiled code that reads it
         self.connections: dict[Connection, int] = {}  # and how many bytes each was last known to hold
         self._token = token
         self._level = level
@@ -227,8 +230,9 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._session: RespSession | None = None
         self._transport: Any = None
-        self._waiting: deque[tuple[list[Asked], int]] = deque()  # what is to be done, and in which version of RESP
+        self._waiting: list[Asked] = []  # what is to be done
         self._task: asyncio.Task[None] | None = None
+        self._reads = 0  # that were answered at once and are counted
         self._unsent = 0  # bytes that the transport has and the client has not
         self._begun = 0.0  # loop time of the connection
         self._moved = 0.0  # loop time at which the client last took something
@@ -264,9 +268,20 @@ class Connection(asyncio.BufferedProtocol):
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._session is not None and not self._ending:  # Else it is let read the error that it was told.
-            self._server.traffic.bytes_in += nbytes
-            self.advance(bytes(self._server.buffer[:nbytes]))
+        session, server = self._session, self._server
+        if session is None or self._ending:
+            return  # It is let read the error that it was told.
+        server.traffic.bytes_in += nbytes
+        used = 0
+        if self._task is None and not (session.is_closing or self._is_stuck):
+            used = session.read_at_once(server.data, nbytes)
+        if used == nbytes:
+            self._count_reads(session)
+            self._send(session)
+            if session.wants_data and not (server.is_stopping or self._has_ended):
+                server.holds(self, session.memory)
+                return
+        self.advance(bytes(server.buffer[used:nbytes]))
 
     def eof_received(self) -> bool:
         self._has_ended = True
@@ -303,9 +318,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         now = self._server.gateway.clock.time_ns
         if data:
-            before = session.reads_at_once
             self._begin(session.feed(data, now()))
-            self._server.traffic.kinds["read"] += session.reads_at_once - before
+            self._count_reads(session)
         self._send(session)
         # What was held back while too much was unanswered.
         while not (session.wants_data or session.is_full or session.is_closing):
@@ -317,6 +331,10 @@ class Connection(asyncio.BufferedProtocol):
         self._server.holds(self, session.memory)
         if not self._transport.is_closing():
             self._settle(session)
+
+    def _count_reads(self, session: RespSession) -> None:
+        self._server.traffic.kinds["read"] += session.reads_at_once - self._reads
+        self._reads = session.reads_at_once
 
     def _begin(self, asked: list[Asked]) -> None:
         if not asked:
@@ -330,11 +348,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
-        version = self._session.version
-        if self._waiting and self._waiting[-1][1] == version:
-            self._waiting[-1][0].extend(asked)  # The more goes together, the fewer frames and barriers.
-        else:
-            self._waiting.append((asked, version))
+        self._waiting.extend(asked)  # The more goes together, the fewer frames and barriers.
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._perform(self._session))
 
@@ -343,8 +357,8 @@ class Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                asked, version = self._waiting.popleft()
-                async for number, reply in self._server.gateway.perform(asked, version):
+                asked, self._waiting = self._waiting, []
+                async for number, reply in self._server.gateway.perform(asked):
                     session.answer(number, reply)
                     if session.is_lost:
                         break

@@ -73,15 +73,25 @@ class Together(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request that the connection cannot answer itself; `number` names it in `answer`."""
+    """A request that the connection cannot answer itself.
+
+    Attributes:
+        number: Names it in `answer`.
+        level, version: That held when it was asked.
+    """
 
     number: int
     request: Read | Write | Together | Scan | Rebalance | Plain | Run
     level: Level
+    version: int = 2
 
 
 class Runs(Protocol):
     """Whoever takes runs of plain GET and SET straight from the rows of a buffer, in compiled code."""
+
+    def read_at_once(self, data: Any, size: int, rows: Rows, level: Level, version: int) -> tuple[int, int, bytes]:
+        """As `resp_runs.KvRuns.read_at_once`."""
+        ...
 
     def take(
         self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool
@@ -185,6 +195,22 @@ class RespSession:
 
     # Requests.
 
+    def read_at_once(self, data: Any, size: int) -> int:
+        """Answer the reads with which a socket read begins, where that can be done at once; the bytes that they took.
+
+        What follows them goes to `feed`.
+
+        Args:
+            data: uint8, of which the first `size` were read; nothing is written.
+        """
+        if self._runs is None or self._held or self._waiting or self._batch is not None or not self.is_known:
+            return 0
+        count, used, replies = self._runs.read_at_once(data, size, self._rows, self.level, self.version)
+        if count:
+            self._reply(replies, count)
+            self.reads_at_once += count
+        return used
+
     def feed(self, data: bytes, now: int) -> list[Asked]:
         """Take what was read; the requests that others must answer, in their order.
 
@@ -284,7 +310,7 @@ class RespSession:
             self._hand_out(asked, request, size)
 
     def _hand_out(self, asked: list[Asked], request: Any, size: int, count: int = 1) -> None:
-        asked.append(Asked(self._first + len(self._replies), request, self.level))
+        asked.append(Asked(self._first + len(self._replies), request, self.level, self.version))
         self._replies.append(None)
         self._sizes.append(size)
         self._counts.append(count)

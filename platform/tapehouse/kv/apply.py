@@ -30,6 +30,7 @@ from tapehouse.kv.layout import (
     NOWHERE,
     OLD_AT,
     OLD_BYTES,
+    PINNED,
     REVISION,
     SEQUENCE,
     SLOT,
@@ -391,7 +392,8 @@ def apply_entries(
     if wrong != DONE:
         return wrong
     state[SEQUENCE], state[NOW] = sequence, now
-    in_place = True  # An old value is answered by its place in the arena, so it must not be written over.
+    in_place = state[PINNED] == 0
+    # An old value is answered by its place in the arena, so it must not be written over.
     for index in range(count):
         if word_at(body, answers[index, ENTRY_AT]) >> 40 & RETURN_OLD:
             in_place = False

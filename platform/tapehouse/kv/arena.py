@@ -38,6 +38,7 @@ from tapehouse.kv.layout import (
     FIXED_BYTES,
     HAND,
     HASH,
+    HELD,
     KEPT_BYTES,
     LENGTHS,
     LIVE,
@@ -119,7 +120,8 @@ def _choose(state: Array) -> Any:
     best, least = -1, size
     for segment in range(state[ARENA_SEGMENTS]):
         at = ACCOUNTS_FROM + segment * ACCOUNT_WORDS
-        if state[at + TAKEN] and segment != state[CURRENT] and state[at + LIVE] < least:
+        is_free_to = state[at + TAKEN] and not state[at + HELD] and segment != state[CURRENT]
+        if is_free_to and state[at + LIVE] < least:
             best, least = segment, state[at + LIVE]
     evicts = 0
     if best < 0 or least * 4 > size * 3:
@@ -127,7 +129,8 @@ def _choose(state: Array) -> Any:
         for step in range(state[ARENA_SEGMENTS]):
             segment = (state[HAND] + 1 + step) % state[ARENA_SEGMENTS]
             at = ACCOUNTS_FROM + segment * ACCOUNT_WORDS
-            if state[at + TAKEN] and segment != state[CURRENT] and state[at + EVICTABLE] * 4 >= size:
+            is_free_to = state[at + TAKEN] and not state[at + HELD] and segment != state[CURRENT]
+            if is_free_to and state[at + EVICTABLE] * 4 >= size:
                 best, evicts = segment, 1
                 break
         if best < 0:
@@ -198,6 +201,12 @@ def clean(rows: Array, directory: Array, arena: Array, state: Array, walk: Int) 
     return True
 
 
+@kernel(inline=True)
+def fresh_segments(state: Array, size: Int) -> Any:
+    """How many segments blocks of so many bytes may need."""
+    return size * 8 // ((1 << state[ARENA_BITS]) * 7) + 2
+
+
 @kernel()
 def make_room(rows: Array, directory: Array, arena: Array, state: Array, size: Int) -> Any:
     """Have room for blocks of so many bytes before any of them is written: DONE, OVER_BUDGET or NO_ROOM.
@@ -207,7 +216,7 @@ def make_room(rows: Array, directory: Array, arena: Array, state: Array, size: I
     cleaner's own.
     """
     each = 1 << state[ARENA_BITS]
-    fresh = size * 8 // (each * 7) + 2
+    fresh = fresh_segments(state, size)
     table_bytes = state[ROW_SEGMENTS] << state[ROW_BITS]
     limit = (state[BUDGET] - table_bytes * ROW_WORDS * 8) >> state[ARENA_BITS]
     if (state[FIXED_BYTES] + size) * 2 > (limit - fresh) * each:

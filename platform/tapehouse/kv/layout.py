@@ -82,12 +82,13 @@ HASH_BITS = 63
     COMING_WRITER,
     COMING_COUNT,
     COMING_DIGEST,
-) = range(46)
+    PINNED,  # a moment of the view is being written: no byte that its rows point to may change
+) = range(47)
 EPOCHS_FROM = 64
 KEYS_FROM = EPOCHS_FROM + SLOTS  # of each slot: how many rows it has
 ACCOUNTS_FROM = KEYS_FROM + SLOTS  # of the arena's segments, ACCOUNT_WORDS each
-ACCOUNT_WORDS = 4
-LIVE, EVICTABLE, END, TAKEN = range(ACCOUNT_WORDS)
+ACCOUNT_WORDS = 5
+LIVE, EVICTABLE, END, TAKEN, HELD = range(ACCOUNT_WORDS)  # HELD by a pinned moment
 
 # Why a kernel stopped.
 (

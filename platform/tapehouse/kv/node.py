@@ -45,6 +45,8 @@ from tapehouse.log.port import Extent, Log, Message
 WAITERS_MAX = 65_536  # readers who wait for a sequence
 READ_PAUSE_NS = NS_PER_SECOND // 4  # before a reader that failed is opened again
 SWEEP_ROWS = 256  # that are looked at for expired keys with each frame
+IDLE_NS = NS_PER_SECOND  # without a frame, after which the view is tidied, and again each time that it passes
+IDLE_ROWS = 65_536  # that are looked at then
 VALUES_AT_ONCE = 256  # evicted values of one scan that are in memory as whole frames
 NO_ANSWERS = np.empty((0, 2), np.int64)
 FRESH_EARLY = 2  # a view that is older than this part of what is allowed is refreshed before anyone must wait
@@ -79,7 +81,10 @@ class ShardNode:
         self.applied = 0  # the last sequence that was taken
         self.metrics = metrics or Metrics()
         self.recent = Recent(shard, sequence=0)
-        self.keeper = SnapshotKeeper(snapshot, metrics=self.metrics)
+        self._faults = faults or Faults()
+        self.keeper = SnapshotKeeper(
+            snapshot, metrics=self.metrics, before=lambda: delay(clock, self._faults.snapshot_delay_ns)
+        )
         self._make_view = make_view
         self._values: LogValues | None = None
         self._counts = dict.fromkeys(("frames", "entries", "repeated_frames", "refused_frames"), 0)
@@ -87,14 +92,13 @@ class ShardNode:
         self._clock = clock
         self._commit: Commit = commit
         self._patience_ns = patience_ns
-        self._faults = faults or Faults()
         self._extent: Extent | None = None
         self._writer: ShardWriter | None = None
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: sequence, which, who
         self._waiters = 0
         self._grown: asyncio.Future[None] | None = None
         self._error: TapehouseError | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Follow the log, and wait until the view has applied all that it held; then readers and writers may come.
@@ -112,7 +116,7 @@ class ShardNode:
             self.log, log_id=self._extent.log_id, new_life=self._new_life, clock=self._clock, commit=self._commit,
             patience_ns=self._patience_ns, faults=self._faults, metrics=self.metrics,
         )  # fmt: skip
-        self._task = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._tidy())]
         await self.wait_for(self._extent.last)  # However long that takes: a barrier has but the patience of a caller.
         joined = self._writer.barrier()
         self._writer.start()  # Its first frame is that barrier.
@@ -120,14 +124,14 @@ class ShardNode:
 
     async def close(self) -> None:
         """Stop; who still waits is told so. The view's snapshot is written, where one is kept."""
-        if self._task is not None:
-            await cancel_all([self._task])
+        await cancel_all(self._tasks)
         is_sound = self._error is None
         self._halt(BusUnavailableError("the KV was closed", subject=self.log.name))
         if self._values is not None:
             await self._values.close()
         if self._writer is not None:
             await self._writer.close()
+        await self.keeper.finished()
         if is_sound and self._extent is not None:
             await self.keeper.write(self.view, self._extent.log_id)
 
@@ -257,7 +261,7 @@ class ShardNode:
                 position=f"sequence {held.sequence}", hint="is the broker there? see tapehouse status",
             ),
         )  # fmt: skip
-        if not self.keeper.is_writing:
+        if self.view.has_room(len(key) + len(value)):
             try:
                 self.view.restore_value(key, held, value)
             except BudgetError:
@@ -272,6 +276,11 @@ class ShardNode:
     def token_at(self, sequence: int, epoch: int) -> Token:
         """The token of a write."""
         return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=sequence)
+
+    @property
+    def failure(self) -> TapehouseError | None:
+        """Why the view applies nothing any more; None while it does."""
+        return self._error
 
     @property
     def staleness_ns(self) -> int | None:
@@ -373,9 +382,12 @@ class ShardNode:
                 try:
                     async for message in self.log.read(self.applied + 1, follow=True):
                         await delay(self._clock, self._faults.view_delay_ns)
+                        if not self.view.has_room(len(message.payload)):
+                            self.metrics.add("kv_snapshots_waited_for_total")
+                            await self.keeper.finished()
                         self._take(message)
                         if self.keeper.passed(len(message.payload)):
-                            await self.keeper.write(self.view, self._living.log_id)
+                            await self.keeper.begin(self.view, self._living.log_id)
                     raise BusUnavailableError("the log's reader ended", subject=self.log.name)
                 except TransientError:
                     self.metrics.add("kv_readers_reopened_total")
@@ -386,6 +398,14 @@ class ShardNode:
         except Exception as error:
             self._halt(InvariantError(f"the view failed: {error!r}", subject=self.log.name))
             raise
+
+    async def _tidy(self) -> None:
+        """While nothing is written, go on with what is otherwise done beside frames."""
+        while True:
+            before = self.applied
+            await delay(self._clock, IDLE_NS)
+            if self.applied == before and self._error is None:
+                self.view.tidy(IDLE_ROWS)
 
     def _take(self, message: Message) -> None:
         """Apply one message; who waits for it is told."""

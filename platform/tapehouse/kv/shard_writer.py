@@ -30,7 +30,7 @@ from tapehouse.core.errors import (
     InvariantError,
     TapehouseError,
 )
-from tapehouse.core.metrics import Metrics
+from tapehouse.core.metrics import SECONDS_BOUNDS, SIZE_BOUNDS, Metrics
 from tapehouse.core.tasks import cancel_all, hear
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv.entries import BODY_BYTES_MAX, ENTRIES_MAX, Entry, Op, Status, encode_entry, entry_frame
@@ -248,6 +248,8 @@ class ShardWriter:
             answers_of: Makes answers of some of them.
         """
         flight = self._flights.pop(number)
+        took = self._clock.monotonic_ns() - flight.taken
+        self.metrics.observe("kv_frame_seconds", took / NS_PER_SECOND, SECONDS_BOUNDS)
         status = rows.item(0, STATUS)
         check(status != Status.REPEATED, f"frame {number} of {self._log.name} was applied before it was written")
         self.fresh_at = flight.taken if self.fresh_at is None else max(self.fresh_at, flight.taken)
@@ -360,6 +362,8 @@ class ShardWriter:
         self._flights[flight.number] = flight
         self.metrics.add("kv_frames_total")
         self.metrics.add("kv_entries_total", count)
+        self.metrics.observe("kv_frame_entries", count, SIZE_BOUNDS)
+        self.metrics.observe("kv_frame_bytes", len(flight.payload), SIZE_BOUNDS)
         return flight
 
     async def _send(self, flight: _Flight) -> None:

@@ -17,6 +17,7 @@ import xxhash
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, MissingError
 from tapehouse.core.ids import LOG_ID_BYTES
+from tapehouse.kv.moment import Moment
 from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, given
 from tapehouse.kv.slots import SLOTS
@@ -37,8 +38,8 @@ _FROZEN, _COMING = struct.Struct("<iiIqQQ"), struct.Struct("<iiIQQQ")  # of `mov
 _HINT = "put the file aside: the view is folded from its log"
 
 
-def write_snapshot(path: Path, view: View, log_id: bytes) -> int:
-    """Replace a snapshot by the view's state now; its bytes. It is on the disk when this returns.
+def write_snapshot(path: Path, moment: Moment, log_id: bytes) -> int:
+    """Replace a snapshot by a view's state at a moment; its bytes. It is on the disk when this returns.
 
     Raises:
         InvariantError: The log id has a wrong length.
@@ -49,7 +50,7 @@ def write_snapshot(path: Path, view: View, log_id: bytes) -> int:
     fresh = path.with_name(path.name + ".new")
     try:
         with open(fresh, "wb") as file:
-            size = _write(file, view, log_id)
+            size = _write(file, moment, log_id)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
@@ -66,22 +67,23 @@ def write_snapshot(path: Path, view: View, log_id: bytes) -> int:
     return size
 
 
-def _write(file: BinaryIO, view: View, log_id: bytes) -> int:
+def _write(file: BinaryIO, moment: Moment, log_id: bytes) -> int:
     """Chunks first, then the header over its place: it says how many there are."""
-    runs, writers = _runs(view.epochs), sorted((writer, *last) for writer, last in view.writers.items())
+    runs, writers = _runs(moment.epochs), sorted((writer, *last) for writer, last in moment.writers.items())
     first = b"".join(_RUN.pack(*run) for run in runs) + b"".join(_WRITER.pack(*writer) for writer in writers)
-    is_moving = view.frozen is not None or view.coming is not None
+    is_moving = moment.frozen is not None or moment.coming is not None
     if is_moving:
-        first += _FROZEN.pack(*astuple(view.frozen or NOT_FROZEN)) + _COMING.pack(*astuple(view.coming or NOT_COMING))
+        first += _FROZEN.pack(*astuple(moment.frozen or NOT_FROZEN))
+        first += _COMING.pack(*astuple(moment.coming or NOT_COMING))
     file.write(bytes(HEADER_BYTES))
     keys, chunks, size = 0, 0, HEADER_BYTES
-    for count, data in _chain(first, view.records(CHUNK_BYTES)):
-        head = _CHUNK.pack(len(data), count, _checksum(log_id, view.sequence, chunks, count, data))
+    for count, data in _chain(first, moment.records(CHUNK_BYTES)):
+        head = _CHUNK.pack(len(data), count, _checksum(log_id, moment.sequence, chunks, count, data))
         file.write(head + data)
         keys, chunks, size = keys + count, chunks + 1, size + len(head) + len(data)
     version = VERSION if is_moving else 2 if any(epoch & GIVEN for _, _, epoch in runs) else 1
     header = _HEADER.pack(
-        MAGIC, version, 0, log_id, view.sequence, view.now, keys, len(runs), len(writers), chunks, 0, size, 0
+        MAGIC, version, 0, log_id, moment.sequence, moment.now, keys, len(runs), len(writers), chunks, 0, size, 0
     )[:_CHECKSUM_AT]
     file.seek(0)
     file.write(header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little"))

@@ -7,9 +7,8 @@ Pure: no I/O and no clock. One thread at a time.
 
 from __future__ import annotations
 
-import heapq
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from blake3 import blake3
 from tapehouse.core.errors import DataError, DecodeError, InvariantError, TapehouseError, UsageError
 from tapehouse.kv import layout, load
 from tapehouse.kv.apply import apply_entries
+from tapehouse.kv.arena import fresh_segments, make_room
 from tapehouse.kv.bulk import locate
 from tapehouse.kv.entries import (
     BODY_BYTES_MAX,
@@ -30,7 +30,9 @@ from tapehouse.kv.entries import (
     revision_of,
     revision_parts,
 )
+from tapehouse.kv.moment import Moment, coming_of, frozen_of
 from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
+from tapehouse.kv.ordering import in_order
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored, given
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.sweep import collect, collect_slots, look_up, peek, sweep, weigh_slots
@@ -38,8 +40,9 @@ from tapehouse.kv.sweep import collect, collect_slots, look_up, peek, sweep, wei
 BUDGET_BYTES = 1 << 30
 ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
 ARENA_BITS = 22  # bytes of a segment of the arena, so that the longest value takes an eighth of one
+PINNED_PART = 8  # of the budget, that the arena may pass it by while a moment is being written
+_ROOM_BYTES = 64  # that a block takes beyond its entry, and one that is put back beyond its key and value
 _STATUSES = tuple(Status)
-_U64 = (1 << 64) - 1
 _EXTRA_DEPTH = 4  # of the directory beyond what equal segments need
 _WHY = {
     layout.CUT_SHORT: "an entry is cut short",
@@ -133,6 +136,7 @@ class View:
             )
         self.writers: dict[int, tuple[int, int]] = {}
         arena_segments = (budget_bytes >> arena_bits) + (2 * BODY_BYTES_MAX >> arena_bits) + 3
+        arena_segments += budget_bytes // PINNED_PART >> arena_bits
         # A table within the budget, doubled where all its segments are full at once, and a frame of new keys.
         row_segments = 2 * (budget_bytes >> row_bits + 6) + (4 * ENTRIES_MAX >> row_bits) + 2
         depth_max = row_segments.bit_length() + _EXTRA_DEPTH
@@ -192,14 +196,12 @@ class View:
     @property
     def frozen(self) -> Frozen | None:
         """The slots that the shard holds still."""
-        first, last, epoch, until, since, writer = self._state[layout.FROZEN_FIRST : layout.FROZEN_WRITER + 1].tolist()
-        return Frozen(first, last, epoch, until, since, writer & _U64) if last >= 0 else None
+        return frozen_of(self._state)
 
     @property
     def coming(self) -> Coming | None:
         """The slots whose rows are being copied here."""
-        first, last, epoch, writer, count, digest = self._state[layout.COMING_FIRST : layout.COMING_DIGEST + 1].tolist()
-        return Coming(first, last, epoch, writer & _U64, count, digest & _U64) if last >= 0 else None
+        return coming_of(self._state)
 
     @property
     def epoch_max(self) -> int:
@@ -264,12 +266,10 @@ class View:
     ) -> list[tuple[bytes, Stored | Evicted]]:
         """Keys that begin with `prefix`, those above `after` alone, in the order of their bytes; 0 for no limit.
 
-        It looks at every key.
+        It looks at every key, and puts in order no more than it gives.
         """
-        found = self._collect(prefix, after, now or 0)
-        keyed = ((self._key(row), row) for row in found.tolist())
-        ordered = heapq.nsmallest(limit, keyed) if limit else sorted(keyed)
-        return [(key, self._held(row)) for key, row in ordered]
+        found = in_order(self._rows, self._arena, self._collect(prefix, after, now or 0), limit)
+        return [(self._key(row), self._held(row)) for row in found.tolist()]
 
     def digest(self, value_of: Callable[[Evicted], bytes] | None = None) -> bytes:
         """32 bytes that two equal states share: keys that live, slots, gateways, time.
@@ -413,6 +413,11 @@ class View:
         removed: int = sweep(self._rows, self._state, rows)
         return removed
 
+    def tidy(self, rows: int) -> None:
+        """Sweep so many rows, and clean a stretch where more than the budget is in use; no answer changes."""
+        self.sweep(rows)
+        make_room(self._rows, self._directory, self._arena, self._state, 0)  # Where it cannot, the next frame says so.
+
     def _check(self, why: int, sequence: int) -> None:
         """Raise what a kernel that did not finish says."""
         if why == layout.DONE:
@@ -432,21 +437,51 @@ class View:
 
     # Snapshots.
 
-    def records(self, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
-        """Every living key as records in the order of keys, in chunks of at most so many bytes, each with its count.
+    def moment(self) -> Moment:
+        """The view as it is, for as long as it does not change."""
+        return Moment(rows=self._rows, arena=self._arena, state=self._state, writers=self.writers)
 
-        An evicted value's record says where it is. The view must not change meanwhile.
+    @property
+    def rows_bytes(self) -> int:
+        """What a copy of the table takes now."""
+        return self._state.item(layout.ROW_SEGMENTS) * layout.ROW_WORDS * 8 << self._state.item(layout.ROW_BITS)
+
+    def pin(self, room: Any = None) -> Moment:
+        """The view as it is now, which stays so while the view goes on, until `unpin`; one at a time.
+
+        The table is copied; the arena is shared, and until then nothing in it is written over or freed. The moment may
+        be read by another thread.
+
+        Args:
+            room: Memory for the copy, uint8; one that was written before is copied into much faster.
         """
-        rows = self._collect(b"", None, 0).tolist()
-        order = np.array(sorted(rows, key=self._key), np.int64)
-        room = np.empty(chunk_bytes, np.uint8)
-        first = 0
-        while first < len(order):
-            count, size = load.dump(self._rows, self._arena, order, first, room, chunk_bytes)
-            if not count:
-                raise UsageError(f"a chunk of {chunk_bytes} bytes is too short for a record")
-            yield count, room[:size].tobytes()
-            first += count
+        if self._state.item(layout.PINNED):
+            raise InvariantError("a moment of this view is being written already")
+        self._state[layout.PINNED] = 1
+        self._state[layout.CLEAN_SEGMENT] = -1  # The cleaner begins with it again at some later time.
+        accounts = self._accounts()
+        accounts[:, layout.HELD] = accounts[:, layout.TAKEN]
+        used = self.rows_bytes // (layout.ROW_WORDS * 8)
+        if room is None or len(room) < self.rows_bytes:
+            room = np.empty(self.rows_bytes, np.uint8)
+        copy = room[: self.rows_bytes].view(np.int64).reshape(used, layout.ROW_WORDS)
+        np.copyto(copy, self._rows[:used])
+        return Moment(rows=copy, arena=self._arena, state=self._state.copy(), writers=dict(self.writers))
+
+    def unpin(self) -> None:
+        """Nobody reads the moment any more."""
+        self._state[layout.PINNED] = 0
+        self._accounts()[:, layout.HELD] = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether a body of so many bytes can be applied, or a value put back; always, where nothing is pinned."""
+        state = self._state.item
+        free = state(layout.ARENA_SEGMENTS) - state(layout.ARENA_USED)
+        return not state(layout.PINNED) or free >= fresh_segments(self._state, 2 * size + _ROOM_BYTES)
+
+    def _accounts(self) -> Any:
+        end = layout.ACCOUNTS_FROM + self._state.item(layout.ARENA_SEGMENTS) * layout.ACCOUNT_WORDS
+        return self._state[layout.ACCOUNTS_FROM : end].reshape(-1, layout.ACCOUNT_WORDS)
 
     def load_records(self, records: bytes) -> None:
         """Add the keys of one chunk of records to a view that lacks them.

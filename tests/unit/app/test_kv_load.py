@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tapehouse.app.bench.histogram import COUNT
+from tapehouse.app.kv_gateway import tls_context
 from tapehouse.app.kv_load.campaign import run_load
 from tapehouse.app.kv_load.check import End, LevelName, ReadChecker, Wrong
-from tapehouse.app.kv_load.link import Doors, read_addresses
+from tapehouse.app.kv_load.link import Doors, client_tls, read_addresses
 from tapehouse.app.kv_load.plan import Load
 from tapehouse.app.kv_load.replies import ErrorReply, ReplyReader, request
 from tapehouse.app.kv_load.report import LoadReport
 from tapehouse.app.kv_load.values import VALUE_BYTES_MIN, ValueMaker, filling_bytes, read_value
 from tapehouse.core.clock import SystemClock
-from tapehouse.core.errors import BusUnavailableError, DecodeError, UsageError
+from tapehouse.core.errors import BusUnavailableError, DecodeError, MissingError, UsageError
 from tests.support.lying_gateway import LyingGateway
 
 LOAD: dict[str, Any] = {
@@ -280,3 +283,35 @@ async def test_nobody_there_and_nobody_who_lets_us_in() -> None:
             Load(**LOAD), Doors(addresses=(("127.0.0.1", 1),)), clock=SystemClock(), stop=asyncio.Event(),
             progress=lambda *_: None,
         )  # fmt: skip
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signed itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=kv", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_tls_is_spoken_where_the_certificate_is_trusted(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    asked = Load(**LOAD | {"requests": 40})
+
+    async def report(port: int, *, ca: Path | None, token: str = "") -> LoadReport:
+        doors = Doors(addresses=(("127.0.0.1", port),), tls=client_tls(True, ca), token=token)
+        return await run_load(asked, doors, clock=SystemClock(), stop=asyncio.Event(), progress=lambda *_: None)
+
+    gateway = LyingGateway()
+    async with gateway.open(tls_context(cert, key)) as port:
+        assert (await report(port, ca=cert, token="word")).phase.done == 40
+        assert b"AUTH" in gateway.heard
+        with pytest.raises(UsageError, match="no TLS with it"):
+            await report(port, ca=None)
+    with pytest.raises(MissingError):
+        client_tls(True, tmp_path / "none")
+    with pytest.raises(UsageError, match="no certificate"):
+        client_tls(True, key)

@@ -155,6 +155,13 @@ def test_problems_of_ours(problem: TransientError, told: bytes) -> None:
     assert error_reply(problem) == told
 
 
+async def test_a_version_holds_from_its_place_in_a_pipeline_on(talk: Talk) -> None:
+    told = await talk.say(b"GET none\r\nMGET none\r\nHELLO 3\r\nGET none\r\nMGET none\r\nHELLO 2\r\nGET none\r\n")
+    assert told.startswith(b"$-1\r\n*1\r\n$-1\r\n%7\r\n")
+    assert b"\r\n_\r\n*1\r\n_\r\n*14\r\n" in told
+    assert told.endswith(b"\r\n$-1\r\n")
+
+
 def test_values_in_both_versions() -> None:
     content = {"a": None, "b": [1, True], "c": 1.5, "d": frozenset({"y", "x"})}
     assert value(content, 2) == (

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from tapehouse.app.kv_gateway import make_gateway, tls_context
 from tapehouse.core.clock import SystemClock
@@ -28,14 +26,6 @@ from tests.support.kv_world import Link
 from tests.support.resp_world import array
 
 WAIT_S = 20.0
-
-
-@pytest.fixture(
-    scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> Any:
-    """Sockets of both loops: commands run on uvloop."""
-    return request.param()
 
 
 class Client:
@@ -123,6 +113,16 @@ async def test_requests_of_one_read_and_of_many() -> None:
         assert "db0:keys=3" in info
         assert "shard0:keys=4,position=" in info  # one of them is the KV's own
         assert world.server.requests == 9
+
+
+async def test_hello_in_the_midst_of_a_pipeline_holds_from_its_place_on() -> None:
+    async with serving() as world:
+        one = await world.client()
+        one.writer.write(b"GET none\r\nGET none\r\nHELLO 3\r\nGET none\r\nHELLO 2\r\nGET none\r\nPING\r\n")
+        told = await asyncio.wait_for(one.reader.readuntil(b"+PONG\r\n"), WAIT_S)
+        assert told.startswith(b"$-1\r\n$-1\r\n%7\r\n")
+        assert told.endswith(b"*0\r\n$-1\r\n+PONG\r\n")
+        assert told.count(b"_\r\n*14\r\n") == 1, "null of RESP3, then the answer to HELLO 2"
 
 
 async def test_a_pipeline_longer_than_may_be_unanswered() -> None:
@@ -294,18 +294,6 @@ async def test_a_stranger_may_not_stay() -> None:
         assert await stranger.rest() == b""
         assert world.server.traffic.cut == {"stranger": 1}
         await known.ask(b"PING\r\n", b"+PONG\r\n")
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signed itself, and its key."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
 
 
 async def test_tls(certificate: tuple[Path, Path]) -> None:

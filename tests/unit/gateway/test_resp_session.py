@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -274,7 +275,14 @@ def test_its_own_commands() -> None:
 
 
 class Echoes:
-    """Answers GETs straight from the rows, with the keys themselves; two at a time. SETs are handed out."""
+    """Answers GETs straight from the rows, with the keys themselves; two at a time. SETs are handed out.
+
+    Of a whole read it answers one GET of a key of one letter.
+    """
+
+    def read_at_once(self, data: Any, size: int, rows: Rows, level: Level, version: int) -> tuple[int, int, bytes]:
+        read = bytes(data[:7])
+        return (1, 7, b"<%b!>" % read[4:5]) if size >= 7 and read.startswith(b"GET ") else (0, 0, b"")
 
     def take(
         self, data: Any, rows: Rows, first: int, command: int, level: Level, version: int, *, is_next: bool
@@ -301,6 +309,29 @@ def test_runs_are_taken_from_their_rows() -> None:
         one.answer(each.number, reply)
     assert one.take_replies() == [b"1", b"2", b"3", b"+PONG\r\n"]
     assert one.requests == 8
+
+
+def test_a_read_is_answered_at_once_where_nothing_is_before_it() -> None:
+    def answer(one: RespSession, text: bytes) -> int:
+        return one.read_at_once(np.frombuffer(text, np.uint8), len(text))
+
+    one = session(runs=Echoes())
+    assert answer(one, b"GET a\r\nGET b\r\n") == 7
+    assert one.feed(b"GET b\r\nGE", NOW) == []
+    assert answer(one, b"GET c\r\n") == 0, "it belongs to what is held"
+    assert one.feed(b"T c\r\n", NOW) == []
+    assert one.take_replies() == [b"<a!>", b"<b>", b"<c>"]
+    assert (one.requests, one.reads_at_once) == (3, 3)
+    (asked,) = one.feed(b"SET k v\r\n", NOW)
+    assert answer(one, b"GET k\r\n") == 0, "it must see the write"
+    one.answer(asked.number, b"+OK\r\n")
+    assert answer(one, b"GET k\r\n") == 0, "the write's reply goes first"
+    one.take_replies()
+    assert answer(one, b"GET k\r\n") == 7
+    assert answer(session(runs=Echoes(), token="t"), b"GET k\r\n") == 0
+    one.take_replies()
+    one.feed(b"BATCH 2\r\n", NOW)
+    assert answer(one, b"GET k\r\n") == 0
 
 
 def test_requests_of_runs_are_bounded_too() -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from tapehouse.core.metrics import Metrics
-from tapehouse.kv import keeping
+from tapehouse.kv import keeping, layout
 from tapehouse.kv.client import Kv
 from tapehouse.kv.levels import LINEARIZABLE
+from tapehouse.kv.moment import Moment
+from tapehouse.kv.reference import Stored
+from tapehouse.kv.snapshot import read_snapshot
 from tapehouse.kv.view import View
 from tapehouse.log import Branch, MemoryLog
 from tests.support.kv_world import StillClock, fold, open_kv, settle
@@ -93,16 +96,16 @@ async def test_what_is_damaged_is_put_aside_and_the_log_folded(tmp_path: Path, c
         await check_same(kv, log)
 
 
-async def test_it_is_written_as_the_log_goes_on_and_read_meanwhile(
+async def test_it_is_written_while_the_view_goes_on(
     tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, go, writing = keeping.write_snapshot, asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(path: Path, view: View, log_id: bytes) -> int:
+    def slow(path: Path, moment: Moment, log_id: bytes) -> int:
         loop.call_soon_threadsafe(writing.set)
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
-        return write(path, view, log_id)
+        return write(path, moment, log_id)
 
     log = MemoryLog("KV_0")
     kv = await open_kv(log, clock=clock, snapshots=tmp_path)
@@ -112,21 +115,59 @@ async def test_it_is_written_as_the_log_goes_on_and_read_meanwhile(
     keeper._frames_max = 1
     await kv.put(b"late", b"2")
     await writing.wait()
-    await settle()
-    assert keeper.is_writing
+    keeper._frames_max = 10**6
     stood = kv.nodes[0].applied
-    more = asyncio.create_task(kv.put(b"later", b"3"))
-    await settle()
-    assert await kv.get(b"0") is not None  # It is read while it is written, and does not change.
-    assert kv.nodes[0].applied == stood
-    assert not more.done()
+    await kv.put(b"0", b"3")
+    await kv.delete(b"late")
+    held = await kv.get(b"0", LINEARIZABLE)
+    assert held is not None
+    assert held.value == b"3"  # Writers and linearizable readers go on.
+    assert keeper.is_writing
+    assert kv.nodes[0].applied > stood
     go.set()
-    await more
-    assert keeper.sequence >= stood
+    await keeper.finished()
+    assert keeper.sequence == stood
+    kept = read_snapshot(tmp_path / "KV_0.view", (await log.extent()).log_id, View)
+    assert kept.sequence == stood
+    assert [(key, held.value) for key, held in kept.scan(b"") if isinstance(held, Stored)][-2:] == [
+        (b"0", b"1"),
+        (b"late", b"2"),
+    ]
     await kv.close()
     async with await open_kv(log, clock=clock, snapshots=tmp_path) as again:
         assert again.nodes[0].measure().frames < 4
-        assert await again.get(b"later", LINEARIZABLE) is not None
+        await check_same(again, log)
+
+
+async def test_writers_wait_where_the_arena_has_no_room_beside_a_snapshot(
+    tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, go, writing = keeping.write_snapshot, asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(path: Path, moment: Moment, log_id: bytes) -> int:
+        loop.call_soon_threadsafe(writing.set)
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
+        return write(path, moment, log_id)
+
+    log = MemoryLog("KV_0")
+    kv = await open_kv(log, clock=clock, snapshots=tmp_path)
+    node, keeper = kv.nodes[0], kv.nodes[0].keeper
+    monkeypatch.setattr(keeping, "write_snapshot", slow)
+    await keeper.begin(node.view, (await log.extent()).log_id)
+    await writing.wait()
+    state = node.view._state
+    used, state[layout.ARENA_USED] = state.item(layout.ARENA_USED), state.item(layout.ARENA_SEGMENTS) - 1
+    put = asyncio.create_task(kv.put(b"k", b"v"))
+    await settle()
+    assert keeper.is_writing
+    assert not put.done()
+    assert node.metrics.get("kv_snapshots_waited_for_total") == 1
+    state[layout.ARENA_USED] = used
+    go.set()
+    await put
+    await kv.close()
+    async with await open_kv(log, clock=clock, snapshots=tmp_path) as again:
         await check_same(again, log)
 
 

@@ -399,3 +399,17 @@ async def test_the_history_of_a_key_is_what_the_views_went_through(kv: Kv, clock
     assert await kv.history(b"nothing") == []
     with pytest.raises(UsageError):
         await kv.history(b"k", limit=0)
+
+
+async def test_expired_keys_leave_memory_while_nothing_is_written(kv: Kv, clock: StillClock) -> None:
+    expiry = clock.time_ns() + 2 * NS_PER_SECOND
+    entries = [requests.put(b"k%d" % number, b"v", expiry=expiry) for number in range(3_000)]
+    await kv.submit(entries).outcomes()
+    clock.advance(3)
+    await kv.put(b"other", b"v")  # The log's time is past them now.
+    held = kv.count_keys()
+    assert held > 1, "a frame sweeps a stretch alone"
+    for _ in range(3):
+        clock.advance(1)
+        await settle()
+    assert kv.count_keys() == 1

@@ -14,7 +14,7 @@ from tapehouse.kv.levels import LINEARIZABLE, Session
 from tapehouse.kv.mover import CLAIM_NS, Mover, Progress
 from tapehouse.kv.slots import SLOTS, slot_of
 from tapehouse.log import MemoryLog
-from tests.support.kv_world import StillClock, new_life, open_kv, settle, until
+from tests.support.kv_world import Link, StillClock, new_life, open_kv, settle, until
 
 KEYS = [b"key/%d" % number for number in range(300)]
 
@@ -106,21 +106,24 @@ async def test_one_mover_at_a_time_and_another_after_it(clock: StillClock, logs:
 
 async def test_a_session_sees_its_writes_where_they_went(clock: StillClock, logs: list[MemoryLog]) -> None:
     """A gateway that is behind thinks that the old shard has the slot: it sees first what the session has seen."""
-    async with await open_kv(*logs, clock=clock, shards=1) as kv, await open_kv(*logs, clock=clock, shards=1) as behind:
+    links = [Link(log) for log in logs]
+    async with (
+        await open_kv(*logs, clock=clock, shards=1) as kv,
+        await open_kv(*links, clock=clock, shards=1) as behind,
+    ):
         key = next(key for key in KEYS if slot_of(key) > 12_000)
         session = Session()
         await kv.put(key, b"old", session=session)
         assert (await behind.get(key, session)) is not None
         caught = behind.nodes[0].view
-        behind.nodes[0]._task.cancel()  # type: ignore[union-attr]  # Its reader hears of nothing from now on.
-        await settle()
+        await links[0].hold()  # Its reader hears of nothing from now on.
         await rebalance(kv, clock, 2)
         await kv.put(key, b"new", session=session)
         assert caught.owns(slot_of(key))
         reading = asyncio.create_task(behind.get(key, Session.parse(session.text)))
         await settle()
         assert not reading.done()
-        behind.nodes[0]._task = asyncio.create_task(behind.nodes[0]._follow())
+        links[0].let_go()
         await until(clock, [reading])
         found = reading.result()
         assert found is not None

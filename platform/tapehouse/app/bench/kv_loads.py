@@ -22,8 +22,8 @@ KEYS, KEYS_QUICK = 100_000, 500
 VALUE_BYTES = 128
 SECONDS = 2.0  # of a measurement
 QUICK_REQUESTS = 240
-PROBE_ROUNDS = 20  # requests of each lane by which a measurement's length is chosen
-ROUNDS_MIN = 10
+PROBE_ROUNDS, PROBE_MIN = 4, 40  # requests of each lane, and at least, by which a measurement's length is chosen
+ROUNDS_MIN = 4
 FILL_TOGETHER = 512
 PATIENCE_S = 120.0
 NS_PER_MS = 1e6
@@ -139,7 +139,7 @@ def measure_resp(port: int, command: str, load: Load, plan: Plan) -> Told:
     """redis-benchmark's GET or SET, for about as long as the plan says."""
     if plan.requests:
         return _redis_benchmark(port, command, load, plan, max(plan.requests, load.lanes * 2))
-    probe = _redis_benchmark(port, command, load, plan, load.lanes * PROBE_ROUNDS)
+    probe = _redis_benchmark(port, command, load, plan, max(load.lanes * PROBE_ROUNDS, PROBE_MIN))
     count = max(int(probe.rate * plan.seconds), load.lanes * ROUNDS_MIN)
     return _redis_benchmark(port, command, load, plan, count)
 
