@@ -82,7 +82,7 @@ def _shards(shell: Shell, url: str) -> Any:
     return shell.inside.json("kv", "shards", "--nats", url)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)  # where the kernels must be compiled first
 def test_a_rebalance_under_load_that_is_killed_and_run_again(shell: Shell, cluster3: Cluster) -> None:
     url = ",".join(cluster3.urls)
     missing = shell.inside.refused("kv", "rebalance", "--shards", 4, "--nats", url, code=3)
