@@ -10,7 +10,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tapehouse.kv import moves
 from tapehouse.kv.entries import Entry, Op, encode_entry, entry_frame, open_entry_frame, read_entries, slots_value
+from tapehouse.kv.reference import given
 
 FOLDER = Path(__file__).parent / "formats"
 NAME = "kv-entries-v1"
@@ -26,8 +30,20 @@ ENTRIES = [
 ]
 
 
-def golden_frame() -> bytes:
-    bodies = [encode_entry(entry) for entry in ENTRIES]
+MOVES = [  # of a run of slots, one of its rows, and what is dropped where it came from
+    moves.receive(0, 8_191, 3),
+    moves.freeze(0, 8_191, 3, 1_700_000_005_000_000_000),
+    moves.copy(b"price/BTC", b"64000.5", expiry=1_800_000_000_000_000_000, revision=2 << 48 | 77 << 12 | 5),
+    moves.give(0, 8_191, 3),
+    moves.own_copied(0, 8_191, 3, count=1, digest=2**64 - 2, time=1_700_000_000_123_456_789),
+    moves.forget(b"price/BTC", given(2)),
+]
+DIGEST = 13875326021996623412  # of a row, worked out once
+FRAMES = {NAME: ENTRIES, "kv-entries-v1-moves": MOVES}
+
+
+def golden_frame(name: str) -> bytes:
+    bodies = [encode_entry(entry) for entry in FRAMES[name]]
     return entry_frame(bodies, log_id=bytes(range(16)), writer=2**63 + 1, number=17, time=1_700_000_000_123_456_789)
 
 
@@ -47,27 +63,39 @@ def read_by_the_page(frame: bytes) -> dict[str, Any]:
     return {"count": count, "writer": writer, "number": number, "time": time, "entries": entries}
 
 
-def test_the_committed_frame_is_read_by_the_page_and_by_us() -> None:
-    frame = (FOLDER / f"{NAME}.bin").read_bytes()
-    assert read_by_the_page(frame) == json.loads((FOLDER / f"{NAME}.json").read_text())
+@pytest.mark.parametrize("name", FRAMES)
+def test_the_committed_frame_is_read_by_the_page_and_by_us(name: str) -> None:
+    frame = (FOLDER / f"{name}.bin").read_bytes()
+    assert read_by_the_page(frame) == json.loads((FOLDER / f"{name}.json").read_text())
     header, body = open_entry_frame(frame)
-    assert read_entries(bytes(body), header.count) == ENTRIES
+    assert read_entries(bytes(body), header.count) == FRAMES[name]
 
 
-def test_the_same_entries_have_the_committed_bytes() -> None:
-    assert golden_frame() == (FOLDER / f"{NAME}.bin").read_bytes()
+@pytest.mark.parametrize("name", FRAMES)
+def test_the_same_entries_have_the_committed_bytes(name: str) -> None:
+    assert golden_frame(name) == (FOLDER / f"{name}.bin").read_bytes()
 
 
 def test_every_kind_is_in_it() -> None:
-    assert {entry.op for entry in ENTRIES} == set(Op)
+    assert {entry.op for entries in FRAMES.values() for entry in entries} == set(Op)
+
+
+def test_what_a_move_says_is_where_the_page_has_it() -> None:
+    """Count and digest of OWN, the kept epoch of FORGET, the digest of a row."""
+    frame = read_by_the_page((FOLDER / "kv-entries-v1-moves.bin").read_bytes())
+    own, dropped = (bytes.fromhex(frame["entries"][place][3]) for place in (4, 5))
+    assert struct.unpack("<HHIQQ", own) == (0, 8_191, 3, 1, 2**64 - 2)
+    assert struct.unpack("<q", dropped) == (-2 - 2,)
+    assert moves.row_digest(b"price/BTC", b"64000.5", 5, 2 << 48) == DIGEST
 
 
 def main() -> None:
     """Write the files, where there are none."""
-    path = FOLDER / f"{NAME}.bin"
+    name = list(FRAMES)[-1]
+    path = FOLDER / f"{name}.bin"
     assert not path.exists(), "golden files are never rewritten"
-    path.write_bytes(golden_frame())
-    path.with_suffix(".json").write_text(json.dumps(read_by_the_page(golden_frame()), indent=1) + "\n")
+    path.write_bytes(golden_frame(name))
+    path.with_suffix(".json").write_text(json.dumps(read_by_the_page(golden_frame(name)), indent=1) + "\n")
 
 
 if __name__ == "__main__":

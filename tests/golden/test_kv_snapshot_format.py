@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, MissingError
+from tapehouse.kv import moves
 from tapehouse.kv.entries import Entry, Op, encode_entry
 from tapehouse.kv.reference import given
 from tapehouse.kv.snapshot import HEADER_BYTES, read_snapshot, write_snapshot
@@ -53,7 +55,15 @@ def given_pair() -> Pair:
     return pair
 
 
-PAIRS = {NAME: golden_pair, "kv-snapshot-v2": given_pair}
+def moving_pair() -> Pair:
+    """The same, with a run of slots held still and another one whose rows come."""
+    pair = given_pair()
+    pair.feed([moves.freeze(20, 90, 4, 10**18), moves.receive(100, 16_000, 4)], writer=2**64 - 2, number=1, time=400)
+    pair.feed([moves.copy(b"k9/1", b"row", expiry=0, revision=1 << 48)], writer=2**64 - 2, number=2, time=400)
+    return pair
+
+
+PAIRS = {NAME: golden_pair, "kv-snapshot-v2": given_pair, "kv-snapshot-v3": moving_pair}
 
 
 def meaning(view: View) -> dict[str, Any]:
@@ -67,6 +77,8 @@ def meaning(view: View) -> dict[str, Any]:
     return {
         "sequence": view.sequence, "now": view.now, "owned": sum(epoch == 1 for epoch in view.epochs),
         "writers": {str(writer): list(last) for writer, last in sorted(view.writers.items())}, "rows": rows,
+        **({"frozen": list(astuple(view.frozen))} if view.frozen else {}),
+        **({"coming": list(astuple(view.coming))} if view.coming else {}),
         **({"given away": [min(away), max(away), len(away)]} if away else {}),
     }  # fmt: skip
 
@@ -128,9 +140,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "view").write_bytes(whole)
     with pytest.raises(IntegrityError, match=r"chunk 1 is damaged \(put the file aside"):
         read_snapshot(tmp_path / "view", LOG_ID, tiny_view)
-    whole[4] = 3
+    whole[4] = 4
     (tmp_path / "view").write_bytes(whole)
-    with pytest.raises(DecodeError, match="version 3 is unknown"):
+    with pytest.raises(DecodeError, match="version 4 is unknown"):
         read_snapshot(tmp_path / "view", LOG_ID, tiny_view)
     with pytest.raises(IntegrityError, match="another branch"):
         read_snapshot(FOLDER / f"{NAME}.bin", bytes(16), tiny_view)

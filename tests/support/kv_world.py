@@ -175,6 +175,18 @@ async def until(clock: StillClock, tasks: list[asyncio.Task[Any]], step: Callabl
     raise AssertionError(f"{sum(not task.done() for task in tasks)} of {len(tasks)} tasks never ended")
 
 
+async def fold_whole(log: MemoryLog) -> ReferenceView:
+    """The machine after all messages of a log."""
+    view = ReferenceView()
+    async for message in log.read(1):
+        header, body = open_entry_frame(message.payload)
+        view.apply(
+            read_entries(bytes(body), header.count), writer=header.writer, number=header.first_ordinal,
+            time=header.first_time, sequence=message.sequence,
+        )  # fmt: skip
+    return view
+
+
 async def fold(log: MemoryLog) -> tuple[list[ReferenceView], dict[int, list[Any]]]:
     """The machine after each message of a log (0: before the first), and entries with their answers by sequence."""
     view = ReferenceView()

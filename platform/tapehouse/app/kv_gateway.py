@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tapehouse.app.bootstrap import DEFAULT_TAPE, Platform, home_directory, open_platform
 from tapehouse.app.kv_derived import derived_of
+from tapehouse.app.kv_rebalance import Rebalancing
 from tapehouse.app.kv_status import NS_PER_MS, KvAbout, info_text
 from tapehouse.bus import JetStreamLog, kv_spec
 from tapehouse.core.clock import Clock, SystemClock
@@ -35,6 +36,7 @@ from tapehouse.kv.client import Kv
 from tapehouse.kv.derived import Derived
 from tapehouse.kv.faults import Faults
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
+from tapehouse.kv.mover import warm as warm_mover
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
@@ -300,19 +302,19 @@ def make_gateway(
     """What the connections share, with INFO and DBSIZE as they are now."""
     began = time.monotonic()
 
-    async def rebalance(shards: int) -> None:
-        raise UsageError(
-            f"slots cannot be spread over {shards} shards while the KV is in use",
-            hint="a new KV is given its shards by tapehouse kv serve --shards",
-        )
-
     def info() -> str:
         uptime = int(time.monotonic() - began)
         return info_text(kv, traffic, port=port, connections_max=connections_max, uptime_s=uptime, faults=faults)
 
     first = clock.time_ns() // NS_PER_MS  # No cursor of an earlier run is met.
     return Gateway(
-        kv=kv, clock=clock, cursors=Cursors(first), info=info, keys=kv.count_keys, rebalance=rebalance, runs=KvRuns(kv)
+        kv=kv,
+        clock=clock,
+        cursors=Cursors(first),
+        info=info,
+        keys=kv.count_keys,
+        rebalance=Rebalancing(kv, clock).begin,
+        runs=KvRuns(kv),
     )
 
 
@@ -325,6 +327,7 @@ async def warm_kv() -> None:
 
     clock = SystemClock()
     async with await Kv.open(open_log, new_life=lambda: next(life), clock=clock, shards=1) as kv:
+        warm_mover(kv.nodes[0])
         gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
         session = RespSession(Rows(), identity=1)
         asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())

@@ -167,8 +167,9 @@ class KvAbout:
             return ""
 
     async def _measure(self) -> list[ShardMeasures]:
-        lasts = await asyncio.gather(*(self._last(node) for node in self.kv.nodes))
-        return [node.measure(last) for node, last in zip(self.kv.nodes, lasts, strict=True)]
+        nodes = tuple(self.kv.nodes)  # One may be added meanwhile.
+        lasts = await asyncio.gather(*(self._last(node) for node in nodes))
+        return [node.measure(last) for node, last in zip(nodes, lasts, strict=True)]
 
     async def _why_not(self, node: ShardNode) -> str:
         """Why a shard does not serve; empty where it does. A frame that came back lately is proof enough."""

@@ -58,6 +58,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kv history": ("cmd_kv_keys:history", "The last versions of a key."),
     "kv build": ("cmd_kv:build", "Write the snapshots that make a projection at any moment quick."),
     "kv serve": ("cmd_kv_serve:serve", "Serve the replicated KV to redis-cli, redis-py and any client of RESP."),
+    "kv rebalance": (
+        "cmd_kv_rebalance:rebalance",
+        "Spread the replicated KV over more or fewer shards, online.",
+    ),
+    "kv shards": ("cmd_kv_rebalance:shards", "Which slots and keys each shard of the replicated KV has."),
     "kv load": (
         "cmd_kv_load:load",
         "Put a load on gateways: rates, percentiles, and a check of what was read.",

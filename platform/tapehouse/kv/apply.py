@@ -6,12 +6,14 @@ from typing import Any
 
 from tapehouse.core.kernel import Array, Int, kernel
 from tapehouse.kv.arena import VALUE_MASK, account, allocate, block_bytes, make_room, write_head
-from tapehouse.kv.entries import BATCH_MAX, ENTRY_BYTES, INDEX_BITS, SEQUENCE_BITS, EntryFlag, Op, Status
+from tapehouse.kv.entries import BATCH_MAX, ENTRY_BYTES, EPOCH_SHIFT, INDEX_BITS, OWN_VALUES, EntryFlag, Op, Status
 from tapehouse.kv.integers import add_integers, integer_bytes, parse_integer, write_integer
 from tapehouse.kv.layout import (
     ANSWERED_REVISION,
     AT,
     BLOCK_HEAD_BYTES,
+    COMING_COUNT,
+    COMING_DIGEST,
     DONE,
     ENTRY_AT,
     ENTRY_HASH,
@@ -19,6 +21,7 @@ from tapehouse.kv.layout import (
     EVICTED,
     EXPIRY,
     HASH,
+    KEYS_FROM,
     LENGTHS,
     LOCATION,
     MARKS,
@@ -30,11 +33,23 @@ from tapehouse.kv.layout import (
     PINNED,
     REVISION,
     SEQUENCE,
+    SLOT,
     SPARE_BYTES,
     STATUS,
 )
+from tapehouse.kv.moving import (
+    freeze,
+    give,
+    is_frozen,
+    may_copy,
+    may_forget,
+    own_copied,
+    own_new,
+    receive,
+    row_digest,
+)
 from tapehouse.kv.table import find, free_row, remove
-from tapehouse.kv.validate import BATCH, OWN, key_bytes_of, op_of, validate, validate_kinds, value_word
+from tapehouse.kv.validate import BATCH, OWN, key_bytes_of, op_of, validate, value_word
 from tapehouse.kv.words import copy_bytes, same_bytes, slot_at, word_at
 
 PUT, DELETE, EXPIRE, ADD, BARRIER = int(Op.PUT), int(Op.DELETE), int(Op.EXPIRE), int(Op.ADD), int(Op.BARRIER)
@@ -44,8 +59,10 @@ IF_REVISION, KEEP_EXPIRY, RETURN_OLD = (
 )  # fmt: skip
 APPLIED, ABSENT, PRESENT, CHANGED = int(Status.APPLIED), int(Status.ABSENT), int(Status.PRESENT), int(Status.CHANGED)
 NOT_AN_INTEGER, OVERFLOW = int(Status.NOT_AN_INTEGER), int(Status.OVERFLOW)
-NOT_OWNED, REFUSED, BAD_BATCH = int(Status.NOT_OWNED), int(Status.REFUSED), int(Status.BAD_BATCH)
-_EPOCH_SHIFT = SEQUENCE_BITS + INDEX_BITS
+NOT_OWNED, FROZEN, OTHER_MOVE = int(Status.NOT_OWNED), int(Status.FROZEN), int(Status.OTHER_MOVE)
+REFUSED, BAD_BATCH = int(Status.REFUSED), int(Status.BAD_BATCH)
+COPY, FORGET, FREEZE, GIVE, RECEIVE = int(Op.COPY), int(Op.FORGET), int(Op.FREEZE), int(Op.GIVE), int(Op.RECEIVE)
+_NEW_BYTES = OWN_VALUES[0]
 
 
 @kernel(inline=True)
@@ -75,6 +92,8 @@ def _judge(rows: Array, arena: Array, state: Array, body: Array, at: Int, row: I
     """Whether an entry can be applied now, or why not; the first reason in this order."""
     if state[EPOCHS_FROM + slot] < 0:
         return NOT_OWNED
+    if is_frozen(state, slot):
+        return FROZEN
     head = word_at(body, at)
     op, flags = op_of(head), head >> 40 & 255
     living = is_living(rows, row, state[NOW])
@@ -93,13 +112,14 @@ def _judge(rows: Array, arena: Array, state: Array, body: Array, at: Int, row: I
 @kernel(inline=True)
 def _revision(state: Array, slot: Int, index: Int) -> Any:
     """Of the change that the entry at `index` makes."""
-    return state[EPOCHS_FROM + slot] << _EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
+    return state[EPOCHS_FROM + slot] << EPOCH_SHIFT | state[SEQUENCE] << INDEX_BITS | index
 
 
 @kernel(inline=True)
 def place_value(
     rows: Array, directory: Array, arena: Array, state: Array,
-    hashed: Int, row: Int, key: Array, key_at: Int, key_bytes: Int, value_bytes: Int, location: Int, in_place: Int,
+    hashed: Int, row: Int, slot: Int,
+    key: Array, key_at: Int, key_bytes: Int, value_bytes: Int, location: Int, in_place: Int,
 ) -> Any:  # fmt: skip
     """The row of a key with a block for a value of this length, which the caller writes; -1 where there is no room.
 
@@ -112,7 +132,8 @@ def place_value(
         row = free_row(rows, directory, state, hashed)
         if row < 0:
             return -1
-        rows[row, HASH] = hashed
+        rows[row, HASH], rows[row, SLOT] = hashed, slot
+        state[KEYS_FROM + slot] += 1
         at = allocate(state, size)
     else:
         account(rows, state, row, -1)
@@ -153,7 +174,7 @@ def _store(
         expiry = rows[row, EXPIRY] if living else 0
     key_at = at + ENTRY_BYTES
     row = place_value(
-        rows, directory, arena, state, hashed, row, body, key_at, key_bytes, value_bytes, location, in_place
+        rows, directory, arena, state, hashed, row, slot, body, key_at, key_bytes, value_bytes, location, in_place
     )
     if row < 0:
         return -1
@@ -165,16 +186,6 @@ def _store(
     rows[row, EXPIRY] = expiry
     rows[row, REVISION] = _revision(state, slot, index)
     return rows[row, REVISION]
-
-
-@kernel()
-def _own(state: Array, value: Int) -> None:
-    """Own the slots of a run that are not owned and never were in this epoch or a later one; see `reference.given`."""
-    epoch = value >> 32 & 0xFFFF_FFFF
-    for slot in range(value & 0xFFFF, (value >> 16 & 0xFFFF) + 1):
-        held = state[EPOCHS_FROM + slot]
-        if held < 0 and epoch > -2 - held:
-            state[EPOCHS_FROM + slot] = epoch
 
 
 @kernel(inline=True)
@@ -288,9 +299,74 @@ def _apply_batch(
 
 
 @kernel()
+def _copy(
+    rows: Array, directory: Array, arena: Array, state: Array, answers: Array,
+    body: Array, index: Int, in_place: Int, writer: Int,
+) -> Any:  # fmt: skip
+    """Take a row over from another shard as it was there; False where there is no room."""
+    at, hashed = answers[index, ENTRY_AT], answers[index, ENTRY_HASH]
+    key_bytes, key_at = key_bytes_of(word_at(body, at)), at + ENTRY_BYTES
+    value_bytes, expiry, revision = word_at(body, at + 8) & VALUE_MASK, word_at(body, at + 16), word_at(body, at + 24)
+    slot = slot_at(body, key_at, key_bytes)
+    if not may_copy(state, slot, revision, writer):
+        answer(answers, index, OTHER_MOVE, 0)
+        return True
+    row = find(rows, directory, arena, state, hashed, body, key_at, key_bytes)
+    location = state[SEQUENCE] << INDEX_BITS | index
+    row = place_value(
+        rows, directory, arena, state, hashed, row, slot, body, key_at, key_bytes, value_bytes, location, in_place
+    )
+    if row < 0:
+        return False
+    copy_bytes(arena, rows[row, AT] + BLOCK_HEAD_BYTES + key_bytes, body, key_at + key_bytes, value_bytes)
+    rows[row, EXPIRY], rows[row, REVISION] = expiry, revision
+    state[COMING_COUNT] += 1
+    state[COMING_DIGEST] += row_digest(body, key_at, key_bytes, value_bytes, expiry, revision)
+    answer(answers, index, APPLIED, revision)
+    return True
+
+
+@kernel()
+def _forget(
+    rows: Array, directory: Array, arena: Array, state: Array, answers: Array, body: Array, index: Int, writer: Int
+) -> None:
+    """Drop a row of a slot that is not owned."""
+    at, hashed = answers[index, ENTRY_AT], answers[index, ENTRY_HASH]
+    key_bytes, key_at = key_bytes_of(word_at(body, at)), at + ENTRY_BYTES
+    if not may_forget(state, slot_at(body, key_at, key_bytes), value_word(body, at), writer):
+        answer(answers, index, OTHER_MOVE, 0)
+        return
+    row = find(rows, directory, arena, state, hashed, body, key_at, key_bytes)
+    if row >= 0:
+        account(rows, state, row, -1)
+        remove(rows, state, row)
+    answer(answers, index, APPLIED, 0)
+
+
+@kernel()
+def _apply_run(state: Array, answers: Array, body: Array, index: Int, writer: Int) -> None:
+    """Do what an entry says that concerns a run of slots."""
+    at = answers[index, ENTRY_AT]
+    op, time, run = op_of(word_at(body, at)), word_at(body, at + 16), value_word(body, at)
+    status, revision = APPLIED, 0
+    if op == FREEZE:
+        status, revision = freeze(state, run, time, writer)
+    elif op == GIVE:
+        status = give(state, run, writer)
+    elif op == RECEIVE:
+        status = receive(state, run, writer)
+    elif word_at(body, at + 8) & VALUE_MASK == _NEW_BYTES:
+        own_new(state, run)
+    else:
+        said = at + ENTRY_BYTES + key_bytes_of(word_at(body, at)) + _NEW_BYTES
+        status = own_copied(state, run, word_at(body, said), word_at(body, said + 8), time, writer)
+    answer(answers, index, status, revision)
+
+
+@kernel()
 def apply_entries(
     rows: Array, directory: Array, arena: Array, state: Array, answers: Array,
-    body: Array, size: Int, count: Int, sequence: Int, now: Int, verdict: Int,
+    body: Array, size: Int, count: Int, sequence: Int, now: Int, verdict: Int, writer: Int,
 ) -> Any:  # fmt: skip
     """Apply a frame's entries in their order, an answer for each into `answers`.
 
@@ -299,6 +375,7 @@ def apply_entries(
         sequence: Of the frame in its log.
         now: The machine's time from this frame on, UTC ns.
         verdict: APPLIED; or the status that all entries get instead of being applied.
+        writer: Whose frame it is, as an int64.
 
     Returns:
         DONE, or why nothing was done (ERROR_AT says where). Only NO_ROOM can come in the midst of it.
@@ -311,9 +388,7 @@ def apply_entries(
         for index in range(count):
             answer(answers, index, verdict, 0)
         return DONE
-    wrong = validate_kinds(state, answers, body, count)
-    if wrong == DONE:
-        wrong = make_room(rows, directory, arena, state, size + count * SPARE_BYTES)
+    wrong = make_room(rows, directory, arena, state, size + count * SPARE_BYTES)
     if wrong != DONE:
         return wrong
     state[SEQUENCE], state[NOW] = sequence, now
@@ -332,9 +407,12 @@ def apply_entries(
             index += value_word(body, at)
         elif op == BARRIER:
             answer(answers, index, APPLIED, 0)
-        elif op == OWN:
-            _own(state, word_at(body, at + ENTRY_BYTES + key_bytes_of(word_at(body, at))))
-            answer(answers, index, APPLIED, 0)
+        elif op == COPY:
+            ok = _copy(rows, directory, arena, state, answers, body, index, in_place, writer)
+        elif op == FORGET:
+            _forget(rows, directory, arena, state, answers, body, index, writer)
+        elif op >= OWN:
+            _apply_run(state, answers, body, index, writer)
         else:
             ok = _apply_keyed(rows, directory, arena, state, answers, body, index, in_place)
         if not ok:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import DataError, TapehouseError, TransientError, UsageError
 from tapehouse.core.metrics import Metrics
+from tapehouse.core.tasks import cancel_all
 from tapehouse.core.units import NS_PER_SECOND
 from tapehouse.kv import requests
 from tapehouse.kv.derived import Derived, refuse_derived
@@ -21,10 +22,11 @@ from tapehouse.kv.history import Version, read_history
 from tapehouse.kv.levels import EVENTUAL, Level, Linearizable, Session
 from tapehouse.kv.measures import ShardMeasures
 from tapehouse.kv.node import ShardNode
+from tapehouse.kv.plan import CLAIM_KEY, PLAN_KEY
 from tapehouse.kv.recent import Change, sum_of
 from tapehouse.kv.reference import Stored
 from tapehouse.kv.requests import RESERVED, BatchOutcome, Outcome
-from tapehouse.kv.shard_map import SHARDS_KEY, ShardMap, own_first_slots, settle_shards
+from tapehouse.kv.shard_map import SHARDS_KEY, ShardMap, own_first_slots, plan_of, settle_shards
 from tapehouse.kv.shard_writer import PATIENCE_NS, Commit
 from tapehouse.kv.slots import slot_of
 from tapehouse.kv.submitted import MOVING, Submitted, SubmittedBatch, batch_outcome_of, outcome_of
@@ -34,6 +36,7 @@ from tapehouse.log.port import Log
 
 ROUTE_ATTEMPTS_MAX = 40  # of a write or read whose slot is on its way to another shard
 ROUTE_PAUSE_NS = NS_PER_SECOND // 20
+HEAR_PAUSE_NS = NS_PER_SECOND // 10  # between two looks for logs that were added
 SCAN_LIMIT = 1_000
 SCAN_LIMIT_MAX = 100_000
 
@@ -54,11 +57,12 @@ class Kv:
 
     def __init__(
         self,
-        nodes: Sequence[ShardNode],
+        nodes: list[ShardNode],
         shards: ShardMap,
         *,
         clock: Clock,
         stack: AsyncExitStack,
+        open_node: Callable[[int, AsyncExitStack], Awaitable[ShardNode]],
         derived: Derived | None = None,
     ) -> None:
         self.nodes = nodes
@@ -67,6 +71,8 @@ class Kv:
         self.shards = shards
         self._clock = clock
         self._stack = stack
+        self._open_node = open_node
+        self._opening = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -113,12 +119,23 @@ class Kv:
 
         async with AsyncExitStack() as stack:
             first = await open_node(0, stack)
-            count = await settle_shards(first, shards)
-            nodes = [first, *[await open_node(shard, stack) for shard in range(1, count)]]
-            for node in nodes:
-                await own_first_slots(node, count)
-            return cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all(), derived=derived)
+            began, logs = await settle_shards(first, shards)
+            nodes = [first, *[await open_node(shard, stack) for shard in range(1, logs)]]
+            for node in nodes[:began]:
+                await own_first_slots(node, began)
+            kv = cls(nodes, ShardMap(nodes), clock=clock, stack=stack.pop_all(), open_node=open_node, derived=derived)
+            kv.start()
+            return kv
         raise AssertionError("unreachable")
+
+    def start(self) -> None:
+        """Hear of logs that are added while the KV is open."""
+        hearing = asyncio.create_task(self._hear())
+        self.call_at_close(lambda: cancel_all([hearing]))
+
+    def call_at_close(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Have something ended before the logs are left."""
+        self._stack.push_async_callback(end)
 
     async def close(self) -> None:
         """Leave the logs; who still waits is told so."""
@@ -257,7 +274,8 @@ class Kv:
             slot = slot_of(key)
             node = self.shards.node(slot)
             held = None
-            if self._is_derived(key) or node.shard not in ready or not node.view.owns(slot):
+            is_elsewhere = node.shard not in ready or not node.view.owns(slot) or not self.is_current(slot, level)
+            if is_elsewhere or self._is_derived(key):
                 slow.append(place)
             elif problem := ready[node.shard]:
                 found.append(problem)
@@ -298,20 +316,22 @@ class Kv:
             raise UsageError(f"a scan of {limit} keys", hint=f"1 to {SCAN_LIMIT_MAX}")
         if self._derived is not None and self._is_derived(prefix):
             return await self._derived.scan(prefix, level, after=after, limit=limit)
-        await asyncio.gather(*(node.reach(level) for node in self.nodes))
+        nodes = await self._all_reached(level)
         now = self.reader_time(level)
-        found: list[tuple[bytes, Stored]] = []
-        for node in self.nodes:
-            rows = self._scan_node(node, prefix, after, limit, now)
-            if isinstance(level, Session):
+        parts = [(node, self._scan_node(node, prefix, after, limit, now)) for node in nodes]
+        if isinstance(level, Session):
+            for node in nodes:
                 level.note(node.token())
+        found: list[tuple[bytes, Stored]] = []
+        for node, rows in parts:
             found += await node.stored(rows)
         return sorted(found, key=lambda row: row[0])[:limit]
 
     def watch(self, prefix: bytes, after: int | Session | None = None) -> AsyncIterator[Change]:
         """Changes of keys that begin with `prefix`, as they are applied; of one shard in order, for ever.
 
-        Expiries change nothing and are not told: a change says when its key will expire.
+        Expiries change nothing and are not told: a change says when its key will expire. Where slots move, changes from
+        before and after may come in the other order: a key's revisions grow.
 
         Args:
             after: A revision: changes after it, where the prefix lies in one shard (it has a whole hash tag, or there
@@ -319,13 +339,17 @@ class Kv:
 
         Raises, from the iterator:
             UsageError: A revision, and a prefix that lies in several shards.
-            WatchLaggedError: What comes next is not kept any more, or the watcher fell behind it.
+            WatchLaggedError: What comes next is not kept any more, or the watcher fell behind it; or the keys moved to
+                another shard since.
         """
         refuse_derived(self._derived, prefix, "be watched")
         return watch_nodes(self.nodes, self.shards, prefix, after)
 
     async def history(self, key: bytes, *, limit: int = 100) -> list[Version]:
-        """The last versions of a key, oldest first, as far as this view has come; read from the log, and slow."""
+        """The last versions of a key, oldest first, as far as this view has come; read from the log, and slow.
+
+        A key whose slot moved begins with what it held then: older versions are in the log that it came from.
+        """
         requests.check_key(key)
         refuse_derived(self._derived, key, "tell its history here")
         node = self.shards.node(slot_of(key))
@@ -334,8 +358,8 @@ class Kv:
 
     def count_keys(self) -> int:
         """How many keys there are, the KV's own left out; as in Redis, expired ones count until they are swept."""
-        ours = sum(node.view.get(SHARDS_KEY) is not None for node in self.nodes)
-        return sum(node.view.metrics().keys for node in self.nodes) - ours
+        ours = sum(self.nodes[0].view.peek(key) is not None for key in (SHARDS_KEY, PLAN_KEY, CLAIM_KEY))
+        return self.shards.count_keys() - ours
 
     async def measure(self) -> list[ShardMeasures]:
         """What each shard holds and did; how far it is behind is asked of the broker, None where that is away."""
@@ -390,7 +414,7 @@ class Kv:
             applied = await node.write(bodies)
             if not any(answer.status in MOVING for answer in applied.answers):
                 return node, applied
-            await self._look_again()
+            await self._look_again(slot, node)
         raise self._not_served(slot)
 
     async def _reached(self, slot: int, level: Level) -> ShardNode:
@@ -398,14 +422,84 @@ class Kv:
         for _ in range(ROUTE_ATTEMPTS_MAX):
             node = self.shards.node(slot)
             await node.reach(level)
-            if node.view.owns(slot) and self.shards.node(slot) is node:
+            is_seen = not isinstance(level, Session) or await self._see_moves(node, slot, level)
+            if is_seen and node.view.owns(slot) and self.shards.node(slot) is node:
                 return node
-            await self._look_again()
+            await self._look_again(slot, node)
         raise self._not_served(slot)
 
-    async def _look_again(self) -> None:
-        await delay(self._clock, ROUTE_PAUSE_NS)
+    def is_current(self, slot: int, level: Level) -> bool:
+        """Whether a slot is where a session, if it is one, last knew it: see `_see_moves`."""
+        if not isinstance(level, Session):
+            return True
+        node = self.shards.node(slot)
+        epoch = node.view.epoch(slot)
+        return not any(token.epoch > epoch and token.shard != node.shard for token in level.tokens)
+
+    async def _see_moves(self, node: ShardNode, slot: int, session: Session) -> bool:
+        """Where the session has seen a later epoch of another shard, that one may own the slot by now: see it too.
+
+        Returns:
+            False where a shard that it has seen is not known here yet.
+        """
+        epoch = node.view.epoch(slot)
+        later = [token for token in session.tokens if token.epoch > epoch and token.shard != node.shard]
+        for token in later:
+            if token.shard >= len(self.nodes):
+                await self.open_added()
+            if token.shard >= len(self.nodes):
+                return False
+            await self.nodes[token.shard].reach(session)
+        if later:
+            self.shards.refresh()
+        return True
+
+    async def _all_reached(self, level: Level) -> tuple[ShardNode, ...]:
+        """All nodes, once their views may be read at a level and every slot has an owner among them."""
+        for _ in range(ROUTE_ATTEMPTS_MAX):
+            nodes = tuple(self.nodes)
+            await asyncio.gather(*(node.reach(level) for node in nodes))
+            self.shards.refresh()
+            seen = max((token.shard for token in level.tokens), default=0) if isinstance(level, Session) else 0
+            if not self.shards.homeless and len(self.nodes) == len(nodes) > seen:
+                return nodes
+            await self.open_added()
+            await delay(self._clock, ROUTE_PAUSE_NS)
+        raise NotServedHereError(
+            f"{self.shards.homeless} slots are on their way between shards", hint="ask again; is a rebalance under way?"
+        )
+
+    async def _look_again(self, slot: int, asked: ShardNode) -> None:
+        """Wait a little, unless the views say already that another shard than the one that was asked has the slot."""
         self.shards.refresh()
+        if self.shards.node(slot) is asked or not self.shards.node(slot).view.owns(slot):
+            await self.open_added()
+            await delay(self._clock, ROUTE_PAUSE_NS)
+            self.shards.refresh()
+
+    async def open_added(self) -> None:
+        """Open the logs that were added since, as far as the view of shard 0 knows of them."""
+        async with self._opening:
+            plan = plan_of(self.nodes[0])
+            while plan is not None and len(self.nodes) < plan.logs:
+                async with AsyncExitStack() as stack:
+                    node = await self._open_node(len(self.nodes), stack)
+                    opened = stack.pop_all()
+                self._stack.push_async_callback(opened.aclose)
+                self.nodes.append(node)
+                self.shards.refresh()
+                await self.nodes[0].barrier()  # Who watches all shards waits for a frame in one that it knows.
+
+    async def _hear(self) -> None:
+        """Open logs as they are added; where shard 0 has halted every call says so."""
+        while True:
+            try:
+                grown = self.nodes[0].grown()
+                await self.open_added()
+                await asyncio.shield(grown)
+            except TransientError:
+                self.nodes[0].metrics.add("kv_logs_not_opened_total")
+            await delay(self._clock, HEAR_PAUSE_NS)
 
     def _not_served(self, slot: int) -> NotServedHereError:
         return NotServedHereError(

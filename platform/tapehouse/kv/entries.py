@@ -27,8 +27,9 @@ BATCH_MAX = 128  # entries that are applied together or not at all
 _HEAD = struct.Struct("<IBBHIIqQ")
 _SLOTS = struct.Struct("<HHI")
 INDEX_BITS, SEQUENCE_BITS = 12, 36  # of a revision; above them is the epoch
+EPOCH_SHIFT = INDEX_BITS + SEQUENCE_BITS
 SEQUENCE_MAX = (1 << SEQUENCE_BITS) - 1
-EPOCH_MAX = (1 << 63 - INDEX_BITS - SEQUENCE_BITS) - 1
+EPOCH_MAX = (1 << 63 - EPOCH_SHIFT) - 1
 
 
 class Op(IntEnum):
@@ -41,13 +42,19 @@ class Op(IntEnum):
     BATCH = 5  # the next so many entries (the value: 4 bytes) are applied together or not at all
     BARRIER = 6  # nothing: whoever has applied it has seen all that came before
     OWN = 16
-    FREEZE = 17
+    FREEZE = 17  # these: see `moves`
     COPY = 18
     GIVE = 19
     FORGET = 20
+    RECEIVE = 21
 
 
-FIXED_VALUES = {Op.DELETE: 0, Op.EXPIRE: 0, Op.ADD: 8, Op.BATCH: 4, Op.BARRIER: 0, Op.OWN: 8}  # bytes
+FIXED_VALUES = {
+    Op.DELETE: 0, Op.EXPIRE: 0, Op.ADD: 8, Op.BATCH: 4, Op.BARRIER: 0, Op.FREEZE: 8, Op.GIVE: 8, Op.FORGET: 8,
+    Op.RECEIVE: 8,
+}  # fmt: skip  # bytes
+OWN_VALUES = (8, 24)  # bytes: slots that nobody had; slots whose rows were copied, with their count and digest
+OF_SLOTS = (Op.OWN, Op.FREEZE, Op.GIVE, Op.RECEIVE)  # whose value begins with a run of slots and an epoch
 
 
 class EntryFlag(IntFlag):
@@ -75,6 +82,7 @@ class Status(IntEnum):
     BAD_BATCH = 9  # keys of several slots, one key twice, or what no batch may hold
     REPEATED = 10  # the frame was applied before: the first answer holds
     OUT_OF_TURN = 11  # the frame's number is not the gateway's next, or nobody knows the gateway any more
+    OTHER_MOVE = 12  # of slots: another move took over, its time ran out, or what was copied is not what was said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +119,13 @@ def revision_of(epoch: int, sequence: int, index: int) -> int:
         sequence: Of the frame, in the log of the shard that owned the slot.
         index: Of the entry in it.
     """
-    return epoch << (SEQUENCE_BITS + INDEX_BITS) | sequence << INDEX_BITS | index
+    return epoch << EPOCH_SHIFT | sequence << INDEX_BITS | index
 
 
 def revision_parts(revision: int) -> tuple[int, int, int]:
     """Epoch, sequence and index of a revision."""
     sequence = revision >> INDEX_BITS & SEQUENCE_MAX
-    return revision >> (SEQUENCE_BITS + INDEX_BITS), sequence, revision & (1 << INDEX_BITS) - 1
+    return revision >> EPOCH_SHIFT, sequence, revision & (1 << INDEX_BITS) - 1
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -161,7 +169,7 @@ def read_entries(body: bytes, count: int) -> list[Entry]:
                 f"an entry of kind {op} is unknown", position=f"byte {at}", hint="a newer tapehouse wrote it: upgrade"
             )
         fixed = FIXED_VALUES.get(Op(op))
-        if fixed is not None and value_bytes != fixed:
+        if (fixed is not None and value_bytes != fixed) or (op == Op.OWN and value_bytes not in OWN_VALUES):
             raise DecodeError(f"an entry {Op(op).name} with a value of {value_bytes} bytes", position=f"byte {at}")
         key = bytes(body[at + ENTRY_BYTES : at + ENTRY_BYTES + key_bytes])
         value = bytes(body[at + ENTRY_BYTES + key_bytes : at + size])
@@ -170,7 +178,7 @@ def read_entries(body: bytes, count: int) -> list[Entry]:
     if len(entries) != count:
         raise DecodeError(f"a body of {len(entries)} entries, its header says {count}")
     for place, entry in enumerate(entries):
-        if entry.op is Op.OWN:
+        if entry.op in OF_SLOTS:
             first, last, epoch = read_slots(entry.value)
             if not first <= last < SLOTS or epoch > EPOCH_MAX:
                 raise DecodeError(f"slots {first} to {last} in epoch {epoch}")
@@ -199,8 +207,8 @@ def slots_value(first: int, last: int, epoch: int) -> bytes:
 
 
 def read_slots(value: bytes) -> tuple[int, int, int]:
-    """What `slots_value` packed."""
-    first, last, epoch = _SLOTS.unpack(value)
+    """What `slots_value` packed, at the beginning of a value."""
+    first, last, epoch = _SLOTS.unpack_from(value)
     return first, last, epoch
 
 

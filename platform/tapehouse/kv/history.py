@@ -40,10 +40,12 @@ class _Remembering(ReferenceView):
 
     def __init__(self, key: bytes) -> None:
         super().__init__()
-        self._key = key
+        self._key, self._slot = key, slot_of(key)
         self._steps: list[Stored | None] = []
 
     def _set(self, key: bytes, row: Stored | None) -> None:
+        if slot_of(key) != self._slot:  # Copied with it; counted, and of no use here.
+            return
         super()._set(key, row)
         if key == self._key:
             self._steps.append(row)
@@ -90,13 +92,16 @@ async def read_history(
 
 
 def of_slot(entries: list[Entry], slot: int) -> list[Entry]:
-    """A frame's entries where those of other slots do nothing; each stays at its place, and a batch stays whole."""
+    """A frame's entries where those of other slots do nothing; each stays at its place, and a batch stays whole.
+
+    What moves slots stays: whether a move is applied hangs on all of its rows.
+    """
     kept: list[Entry] = []
     while len(kept) < len(entries):
         entry = entries[len(kept)]
         together = 1 + (batch_count(entry) if entry.op is Op.BATCH else 0)
         group = entries[len(kept) : len(kept) + together]
-        is_ours = entry.op is Op.OWN or any(each.op in KEYED and slot_of(each.key) == slot for each in group)
+        is_ours = entry.op >= Op.OWN or any(each.op in KEYED and slot_of(each.key) == slot for each in group)
         kept += group if is_ours else [_NOTHING] * len(group)
     return kept
 

@@ -5,7 +5,8 @@ A view is four arrays, so that a call of a kernel is cheap:
 - `rows` (n, 8) int64: one cache line a key, in segments of equal size that are hash tables of their own;
 - `directory` int64: by the first bits of a hash, the segment of rows that holds it (segment << 8 | local depth);
 - `arena` uint8: blocks of a key and its value, in segments that are filled from their start and freed whole;
-- `state` int64: counters, the epoch of each slot, an account of each arena segment, the fill of each row segment.
+- `state` int64: counters, the epoch and the number of keys of each slot, an account of each arena segment, the fill of
+  each row segment.
 
 A block is 8 bytes of hash, 4 of key length, 4 of value length, the key, the value, and what fills up to 8.
 """
@@ -17,7 +18,7 @@ from tapehouse.kv.slots import SLOTS
 # A row. HASH is 0 where the row is free; LENGTHS is key bytes << 32 | value bytes; LOCATION is sequence << 12 | index
 # of the entry that holds the value in this shard's log, NOWHERE where none does; MARKS are bits.
 ROW_WORDS = 8
-HASH, AT, LENGTHS, REVISION, LOCATION, EXPIRY, MARKS, SPARE = range(ROW_WORDS)
+HASH, AT, LENGTHS, REVISION, LOCATION, EXPIRY, MARKS, SLOT = range(ROW_WORDS)
 USED = 1  # read since the cleaner last came by
 EVICTED = 2  # the block holds the key alone
 NOWHERE = -1
@@ -69,10 +70,23 @@ HASH_BITS = 63
     SWEEP_AT,
     SWEPT,
     ERROR_AT,
+    FROZEN_FIRST,  # a run of slots that the shard holds still, and one whose rows come: `moves`; LAST is -1 for none
+    FROZEN_LAST,
+    FROZEN_EPOCH,
+    FROZEN_UNTIL,
+    FROZEN_SINCE,
+    FROZEN_WRITER,  # as an int64, so are digests
+    COMING_FIRST,
+    COMING_LAST,
+    COMING_EPOCH,
+    COMING_WRITER,
+    COMING_COUNT,
+    COMING_DIGEST,
     PINNED,  # a moment of the view is being written: no byte that its rows point to may change
-) = range(35)
+) = range(47)
 EPOCHS_FROM = 64
-ACCOUNTS_FROM = EPOCHS_FROM + SLOTS  # of the arena's segments, ACCOUNT_WORDS each
+KEYS_FROM = EPOCHS_FROM + SLOTS  # of each slot: how many rows it has
+ACCOUNTS_FROM = KEYS_FROM + SLOTS  # of the arena's segments, ACCOUNT_WORDS each
 ACCOUNT_WORDS = 5
 LIVE, EVICTABLE, END, TAKEN, HELD = range(ACCOUNT_WORDS)  # HELD by a pinned moment
 
@@ -87,7 +101,6 @@ LIVE, EVICTABLE, END, TAKEN, HELD = range(ACCOUNT_WORDS)  # HELD by a pinned mom
     WRONG_COUNT,
     WRONG_SLOTS,
     WRONG_BATCH,
-    NOT_YET,
     OVER_BUDGET,
     NO_ROOM,
-) = range(12)
+) = range(11)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import xxhash
 
@@ -29,7 +29,8 @@ class Token:
     """A place in one shard's log: whoever has applied it has seen what the token's giver saw.
 
     Attributes:
-        epoch: Of the slot that was written or read: how often it had moved.
+        epoch: Of the slot that was written or read: how often it had moved. Where another shard is thought to own a
+            slot in an earlier epoch, it may have moved here since: what this token says must be seen first.
         sequence: Of the last frame that must have been applied.
     """
 
@@ -112,6 +113,11 @@ class Session:
         return cls(tuple(Token.parse(part) for part in parts))
 
     @property
+    def tokens(self) -> tuple[Token, ...]:
+        """All that was seen, a token for each shard."""
+        return tuple(self._tokens.values())
+
+    @property
     def text(self) -> str:
         """The session as opaque text."""
         return TOKEN_SEPARATOR.join(self._tokens[shard].text for shard in sorted(self._tokens))
@@ -121,10 +127,16 @@ class Session:
         return self._tokens.get(shard)
 
     def note(self, token: Token) -> None:
-        """Take note of a place that was seen; one before what was seen already changes nothing."""
+        """Take note of a place that was seen; one before what was seen already changes nothing.
+
+        The epoch that is kept is the latest of any slot in that shard: at least as much is waited for as was seen.
+        """
         known = self._tokens.get(token.shard)
-        if known is None or known.log_id != token.log_id or known.sequence < token.sequence:
+        if known is None or known.log_id != token.log_id:
             self._tokens[token.shard] = token
+        elif known.sequence < token.sequence or known.epoch < token.epoch:
+            epoch, sequence = max(known.epoch, token.epoch), max(known.sequence, token.sequence)
+            self._tokens[token.shard] = replace(token, epoch=epoch, sequence=sequence)
 
 
 Level = Eventual | Session | Linearizable

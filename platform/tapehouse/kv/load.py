@@ -28,12 +28,13 @@ from tapehouse.kv.layout import (
     NO_ROOM,
     RESTORED,
     REVISION,
+    SLOT,
     SPARE_BYTES,
     TOO_LONG,
     USED,
 )
 from tapehouse.kv.table import find
-from tapehouse.kv.words import copy_bytes, hash_of, set_word, word_at
+from tapehouse.kv.words import copy_bytes, hash_of, set_word, slot_at, word_at
 
 RECORD_BYTES = 40
 
@@ -85,7 +86,10 @@ def load(rows: Array, directory: Array, arena: Array, state: Array, data: Array,
         row = find(rows, directory, arena, state, hashed, data, key_at, key_bytes)
         if row >= 0:
             return DOES_NOT_ADD_UP
-        row = place_value(rows, directory, arena, state, hashed, row, data, key_at, key_bytes, held, location, False)
+        slot = slot_at(data, key_at, key_bytes)
+        row = place_value(
+            rows, directory, arena, state, hashed, row, slot, data, key_at, key_bytes, held, location, False
+        )
         if row < 0:
             return NO_ROOM
         copy_bytes(arena, rows[row, AT] + BLOCK_HEAD_BYTES + key_bytes, data, key_at + key_bytes, held)
@@ -115,7 +119,8 @@ def put_back(
     made = make_room(rows, directory, arena, state, block_bytes(key_bytes, value_bytes) + SPARE_BYTES)
     if made != DONE:
         return made, False
-    row = place_value(rows, directory, arena, state, hashed, row, key, 0, key_bytes, value_bytes, location, False)
+    slot = rows[row, SLOT]
+    row = place_value(rows, directory, arena, state, hashed, row, slot, key, 0, key_bytes, value_bytes, location, False)
     if row < 0:
         return NO_ROOM, False
     copy_bytes(arena, rows[row, AT] + BLOCK_HEAD_BYTES + key_bytes, value, 0, value_bytes)

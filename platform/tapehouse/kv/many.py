@@ -102,6 +102,9 @@ class Many:
             node.view.locate(data, keys, count, shard, now)
             if isinstance(level, Session):
                 for slot in np.unique(keys[:count, bulk.KEY_SLOT][keys[:count, bulk.KEY_SHARD] == shard]).tolist():
+                    if not self.kv.is_current(slot, level):
+                        keys[:count, bulk.VALUE_BYTES][keys[:count, bulk.KEY_SLOT] == slot] = bulk.MOVED
+                        continue
                     level.note(node.token(slot))
 
     def packs(self, data: Any, keys: Any, count: int, shards: list[int]) -> list[Pack]:

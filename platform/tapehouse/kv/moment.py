@@ -9,9 +9,24 @@ import numpy as np
 
 from tapehouse.core.errors import UsageError
 from tapehouse.kv import layout, load
+from tapehouse.kv.moves import Coming, Frozen
 from tapehouse.kv.ordering import in_order
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.sweep import collect
+
+_U64 = (1 << 64) - 1
+
+
+def frozen_of(state: Any) -> Frozen | None:
+    """The run of slots that a state says is frozen."""
+    first, last, epoch, until, since, writer = state[layout.FROZEN_FIRST : layout.FROZEN_WRITER + 1].tolist()
+    return Frozen(first, last, epoch, until, since, writer & _U64) if last >= 0 else None
+
+
+def coming_of(state: Any) -> Coming | None:
+    """The run of slots whose rows a state says are coming."""
+    first, last, epoch, writer, count, digest = state[layout.COMING_FIRST : layout.COMING_DIGEST + 1].tolist()
+    return Coming(first, last, epoch, writer & _U64, count, digest & _U64) if last >= 0 else None
 
 
 class Moment:
@@ -35,6 +50,16 @@ class Moment:
         """As `View.epochs`."""
         epochs: list[int] = self._state[layout.EPOCHS_FROM : layout.EPOCHS_FROM + SLOTS].tolist()
         return epochs
+
+    @property
+    def frozen(self) -> Frozen | None:
+        """As `View.frozen`."""
+        return frozen_of(self._state)
+
+    @property
+    def coming(self) -> Coming | None:
+        """As `View.coming`."""
+        return coming_of(self._state)
 
     def records(self, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
         """Every living key as records in the order of keys, in chunks of at most so many bytes, each with its count.

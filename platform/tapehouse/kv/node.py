@@ -271,7 +271,7 @@ class ShardNode:
 
     def token(self, slot: int | None = None) -> Token:
         """Where the view stands, for whoever has read of this slot."""
-        epoch = 0 if slot is None else max(self.view.epoch(slot), 0)
+        epoch = self.view.epoch_max if slot is None else self.view.known_epoch(slot)
         return Token(log_id=self._living.log_id, shard=self.shard, epoch=epoch, sequence=self.applied)
 
     def token_at(self, sequence: int, epoch: int) -> Token:

@@ -1,18 +1,32 @@
 """The KV machine in plain Python, slow and obvious: the oracle of the compiled view, and its specification.
 
-It holds the whole state: every key, the slots that its shard owns, the frames of each gateway that it has seen, and the
-latest time that any frame named. What has expired by that time is not there, whether or not it was removed.
+It holds the whole state: every key, the slots that its shard owns, those that are on their way (`moves`), the frames of
+each gateway that it has seen, and the latest time that any frame named. What has expired by that time is not there,
+whether or not it was removed.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from blake3 import blake3
 
-from tapehouse.core.errors import DecodeError
-from tapehouse.kv.entries import BATCH_MAX, Answer, Entry, EntryFlag, Op, Status, batch_count, read_slots, revision_of
+from tapehouse.kv.entries import (
+    BATCH_MAX,
+    EPOCH_SHIFT,
+    OWN_VALUES,
+    Answer,
+    Entry,
+    EntryFlag,
+    Op,
+    Status,
+    batch_count,
+    read_slots,
+    revision_of,
+)
+from tapehouse.kv.moves import Coming, Frozen, read_copied
 from tapehouse.kv.slots import SLOTS, slot_of
 
 WRITERS_MAX = 1_024  # gateways whose last frame is remembered; beyond it, the one that was silent longest is forgotten
@@ -36,9 +50,12 @@ class ReferenceView:
     def __init__(self) -> None:
         self.rows: dict[bytes, Stored] = {}
         self.epochs = [NOT_OURS] * SLOTS
+        self.frozen: Frozen | None = None
+        self.coming: Coming | None = None
         self.writers: dict[int, tuple[int, int]] = {}  # writer: number of its last frame, sequence of that frame
         self.now = 0
         self.sequence = 0
+        self._writer = 0  # whose frame is being applied
 
     # Reading.
 
@@ -65,6 +82,8 @@ class ReferenceView:
         state = {
             "rows": {key: [blake3(row.value).hexdigest(), row.revision, row.expiry] for key, row in living.items()},
             "epochs": self.epochs,
+            "frozen": astuple(self.frozen) if self.frozen else None,
+            "coming": astuple(self.coming) if self.coming else None,
             "writers": sorted((writer, *last) for writer, last in self.writers.items()),
             "now": self.now,
             "sequence": self.sequence,
@@ -84,7 +103,7 @@ class ReferenceView:
         if writer not in self.writers and len(self.writers) == WRITERS_MAX:
             del self.writers[min(self.writers, key=lambda known: self.writers[known][1])]
         self.writers[writer] = number, sequence
-        self.now = max(self.now, time)
+        self.now, self._writer = max(self.now, time), writer
         answers: list[Answer] = []
         while len(answers) < len(entries):
             index = len(answers)
@@ -126,10 +145,8 @@ class ReferenceView:
     def _apply_one(self, entry: Entry, index: int) -> Answer:
         if entry.op is Op.BARRIER:
             return Answer(status=Status.APPLIED)
-        if entry.op is Op.OWN:
-            return self._own(entry)
         if entry.op not in KEYED:
-            raise DecodeError(f"an entry {entry.op.name} cannot be applied yet")
+            return self._apply_move(entry)
         old = self.get(entry.key)
         returned = old.value if old and entry.flags & EntryFlag.RETURN_OLD else None
         status = self._judge(entry)
@@ -162,6 +179,8 @@ class ReferenceView:
         """Whether an entry can be applied now, or why not; the first reason in this order."""
         if self.epochs[slot_of(entry.key)] < 0:
             return Status.NOT_OWNED
+        if self._is_frozen(slot_of(entry.key)):
+            return Status.FROZEN
         old = self.get(entry.key)
         if entry.flags & EntryFlag.IF_REVISION and entry.revision != (old.revision if old else 0):
             return Status.CHANGED
@@ -182,19 +201,109 @@ class ReferenceView:
         row = self.get(key)
         return row.revision if row else 0
 
-    def _own(self, entry: Entry) -> Answer:
-        """Own the slots of a run that are not owned and never were in this epoch or a later one."""
+    # Slots: see `moves`.
+
+    def _apply_move(self, entry: Entry) -> Answer:
+        if entry.op is Op.COPY:
+            return self._copy(entry)
+        if entry.op is Op.FORGET:
+            return Answer(status=self._forget(entry))
         first, last, epoch = read_slots(entry.value)
+        if entry.op is Op.FREEZE:
+            return self._freeze(first, last, epoch, until=entry.expiry)
+        if entry.op is Op.GIVE:
+            return Answer(status=self._give(first, last, epoch))
+        if entry.op is Op.RECEIVE:
+            return Answer(status=self._receive(first, last, epoch))
+        if len(entry.value) == OWN_VALUES[0]:
+            for slot in range(first, last + 1):
+                if self._can_own(slot, epoch):
+                    self.epochs[slot] = epoch
+            return Answer(status=Status.APPLIED)
+        return Answer(status=self._own_copied(entry))
+
+    def _can_own(self, slot: int, epoch: int) -> bool:
+        """Whether the shard does not own a slot and never did in this epoch or a later one."""
+        return self.epochs[slot] < 0 and epoch > given(self.epochs[slot])
+
+    def _is_frozen(self, slot: int) -> bool:
+        frozen = self.frozen
+        return frozen is not None and frozen.first <= slot <= frozen.last and self.now < frozen.until
+
+    def _freeze(self, first: int, last: int, epoch: int, *, until: int) -> Answer:
+        """Freeze a run that is owned in earlier epochs, instead of any other; where it is frozen, put its end off."""
+        if not all(0 <= self.epochs[slot] < epoch for slot in range(first, last + 1)):
+            return Answer(status=Status.NOT_OWNED)
+        since, held = self.sequence, self.frozen
+        if held and self.now < held.until and self._is_run(held, first, last, epoch):
+            since = held.since
+        self.frozen = Frozen(first, last, epoch, until, since, self._writer)
+        return Answer(status=Status.APPLIED, revision=revision_of(0, since, 0))
+
+    def _give(self, first: int, last: int, epoch: int) -> Status:
+        held = self.frozen
+        if not held or self.now >= held.until or not self._is_run(held, first, last, epoch):
+            return Status.OTHER_MOVE
         for slot in range(first, last + 1):
-            if self.epochs[slot] < 0 and epoch > given(self.epochs[slot]):
-                self.epochs[slot] = epoch
-        return Answer(status=Status.APPLIED)
+            self.epochs[slot] = given(self.epochs[slot])
+        self.frozen = None
+        return Status.APPLIED
+
+    def _receive(self, first: int, last: int, epoch: int) -> Status:
+        """Take rows of a run from now on, instead of any other, from this writer alone."""
+        if not all(self._can_own(slot, epoch) for slot in range(first, last + 1)):
+            return Status.OTHER_MOVE
+        self.coming = Coming(first, last, epoch, self._writer)
+        return Status.APPLIED
+
+    def _copy(self, entry: Entry) -> Answer:
+        coming, slot = self.coming, slot_of(entry.key)
+        is_later = coming is not None and 0 <= entry.revision < coming.epoch << EPOCH_SHIFT
+        if coming is None or not is_later or not self._is_coming(slot) or not self._can_own(slot, coming.epoch):
+            return Answer(status=Status.OTHER_MOVE)
+        self._set(entry.key, Stored(entry.value, entry.revision, entry.expiry))
+        self.coming = coming.plus(entry)
+        return Answer(status=Status.APPLIED, revision=entry.revision)
+
+    def _own_copied(self, entry: Entry) -> Status:
+        (first, last, epoch), coming = read_slots(entry.value), self.coming
+        if not coming or not self._is_run(coming, first, last, epoch):
+            return Status.OTHER_MOVE
+        if (coming.count, coming.digest) != read_copied(entry.value):
+            return Status.OTHER_MOVE
+        if not all(self._can_own(slot, epoch) for slot in range(first, last + 1)):
+            return Status.OTHER_MOVE
+        self.epochs[first : last + 1] = [epoch] * (last + 1 - first)
+        self.now = max(self.now, entry.expiry)  # What had expired where it came from has expired here.
+        self.coming = None
+        return Status.APPLIED
+
+    def _forget(self, entry: Entry) -> Status:
+        """Drop a row of a slot that is not owned, in the state that the writer knew; while rows come, only before."""
+        slot, held = slot_of(entry.key), int.from_bytes(entry.value, "little", signed=True)
+        if self.epochs[slot] >= 0 or self.epochs[slot] != held:
+            return Status.OTHER_MOVE
+        coming = self.coming
+        if coming and coming.first <= slot <= coming.last and (coming.writer != self._writer or coming.count):
+            return Status.OTHER_MOVE
+        if entry.key in self.rows:
+            self._set(entry.key, None)
+        return Status.APPLIED
+
+    def _is_coming(self, slot: int) -> bool:
+        """Whether this writer may copy into a slot."""
+        coming = self.coming
+        return coming is not None and coming.first <= slot <= coming.last and coming.writer == self._writer
+
+    def _is_run(self, held: Frozen | Coming, first: int, last: int, epoch: int) -> bool:
+        """Whether a writer speaks of the move that it began itself."""
+        return (held.first, held.last, held.epoch, held.writer) == (first, last, epoch, self._writer)
 
 
-def given(epoch: int) -> int:
+def given(epoch: Any) -> Any:
     """How the epoch of a slot that was given away is kept, and what it was: each is the other's inverse.
 
-    A slot that never was owned stays NOT_OURS, which is below every epoch.
+    A slot that never was owned stays NOT_OURS, which is below every epoch. Numbers, or arrays of them.
     """
     return -2 - epoch
 

@@ -71,7 +71,7 @@ class LogValues:
             entry = entry_at(frame.body, evicted.index) if evicted.index < frame.count else None
         except DecodeError:
             entry = None
-        fits = entry is not None and entry.op is Op.PUT and len(entry.value) == evicted.bytes
+        fits = entry is not None and entry.op in (Op.PUT, Op.COPY) and len(entry.value) == evicted.bytes
         if entry is None or not fits or (key is not None and entry.key != key):
             raise IntegrityError(
                 f"entry {evicted.index} of the frame is not the value of {evicted.bytes} bytes that the view evicted",

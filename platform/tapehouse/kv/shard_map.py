@@ -2,7 +2,8 @@
 
 How many shards a KV began with is a key of the KV itself, in slot 0, set where it is absent: of several gateways that
 open a new KV at once, one decides, and all learn what it was. Each shard's log then says which slots it owns; the
-first entries that say so are the same whoever writes them, and twice they are as good as once.
+first entries that say so are the same whoever writes them, and twice they are as good as once. Another key says how
+many logs there are since slots were moved (`plan`); a log that came later begins without a slot.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from tapehouse.core.check import check
 from tapehouse.core.errors import UsageError
 from tapehouse.kv.entries import Entry, EntryFlag, Op, Status, encode_entry, slots_value
 from tapehouse.kv.node import ShardNode
-from tapehouse.kv.reference import NOT_OURS
+from tapehouse.kv.plan import PLAN_KEY, Plan
+from tapehouse.kv.reference import NOT_OURS, Stored
 from tapehouse.kv.requests import RESERVED
 from tapehouse.kv.slots import SLOTS, shard_of
 
@@ -32,8 +34,14 @@ def first_slots(shard: int, shards: int) -> tuple[int, int]:
     return first, last
 
 
-async def settle_shards(first: ShardNode, wanted: int | None) -> int:
-    """How many shards this KV began with; a new one is made with `wanted`.
+def plan_of(first: ShardNode) -> Plan | None:
+    """What the KV says of its shards, as far as this view has come; None where nothing was ever moved."""
+    stored = first.view.peek(PLAN_KEY)
+    return Plan.read(stored.value) if isinstance(stored, Stored) else None  # So short a value is never evicted.
+
+
+async def settle_shards(first: ShardNode, wanted: int | None) -> tuple[int, int]:
+    """How many shards this KV began with, and how many logs it has now; a new one is made with `wanted`.
 
     Raises:
         UsageError: It is new and no number was given, or it has another one.
@@ -48,15 +56,17 @@ async def settle_shards(first: ShardNode, wanted: int | None) -> int:
         applied = await first.submit([encode_entry(_own(0, 0)), encode_entry(claim)])
         answer = applied.answers[1]
         check(answer.status in (Status.APPLIED, Status.PRESENT), f"the claim was answered {answer.status.name}")
-        count = wanted if not isinstance(answer.old, bytes) else int(answer.old)  # So short a value is never evicted.
+        began = wanted if not isinstance(answer.old, bytes) else int(answer.old)  # So short a value is never evicted.
     else:
-        count = int(stored.value)
-    if wanted is not None and count != wanted:
+        began = int(stored.value)
+    plan = plan_of(first) or Plan(began, began, 0)
+    if wanted is not None and plan.shards != wanted:
+        verb = "made with" if plan == Plan(began, began, 0) else "spread over"
         raise UsageError(
-            f"the KV was made with {count} shards, not {wanted}", subject=first.log.name,
-            hint="leave the number out, or rebalance",
+            f"the KV was {verb} {plan.shards} shards, not {wanted}", subject=first.log.name,
+            hint=f"leave the number out, or: tapehouse kv rebalance --shards {wanted}",
         )  # fmt: skip
-    return count
+    return began, max(began, plan.logs)
 
 
 async def own_first_slots(node: ShardNode, shards: int) -> None:
@@ -68,22 +78,40 @@ async def own_first_slots(node: ShardNode, shards: int) -> None:
 
 
 class ShardMap:
-    """The owner of each slot as the views know it now."""
+    """The owner of each slot as the views know it now.
+
+    Args:
+        nodes: In the order of their shards; one that is appended later is seen by the next `refresh`.
+    """
 
     def __init__(self, nodes: Sequence[ShardNode]) -> None:
         self._nodes = nodes
         self.owners = np.zeros(SLOTS, np.int64)  # the shard of each slot
+        self._homeless = 0
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the views again: of two that own a slot, the one of the later epoch is right."""
-        epochs = [node.view.epochs for node in self._nodes]
-        shards = range(len(epochs))
-        self.owners[:] = [max(shards, key=lambda shard: epochs[shard][slot]) for slot in range(SLOTS)]
+        epochs = np.stack([node.view.owners() for node in self._nodes])
+        self._homeless = int((epochs.max(axis=0) < 0).sum())
+        self.owners[:] = epochs.argmax(axis=0)
 
     def node(self, slot: int) -> ShardNode:
         """The shard to ask about a slot."""
         return self._nodes[self.owners.item(slot)]
+
+    @property
+    def homeless(self) -> int:
+        """How many slots nobody owned: given away by one shard, and not yet taken by another."""
+        return self._homeless
+
+    def count_keys(self) -> int:
+        """How many keys there are where their slots are owned; expired ones count until they are swept."""
+        self.refresh()
+        return sum(
+            int(node.view.keys_by_slot()[(self.owners == shard) & (node.view.owners() >= 0)].sum())
+            for shard, node in enumerate(self._nodes)
+        )
 
 
 def _own(first: int, last: int) -> Entry:

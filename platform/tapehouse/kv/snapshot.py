@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +18,13 @@ import xxhash
 from tapehouse.core.errors import DataError, DecodeError, IntegrityError, InvariantError, MissingError
 from tapehouse.core.ids import LOG_ID_BYTES
 from tapehouse.kv.moment import Moment
+from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
 from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, given
 from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.view import View
 
 MAGIC = b"THKV"
-VERSION = 2  # 1 where no slot was given away
+VERSION = 3  # 2 where no slot is on its way, 1 where none was given away either
 HEADER_BYTES = 96
 GIVEN = 1 << 31  # beside the epoch of slots that were given away
 CHUNK_BYTES = 1 << 20  # of records in a chunk, at most
@@ -32,6 +34,7 @@ _CHUNK = struct.Struct("<IIQ")
 _PLACE = struct.Struct("<16sQQII")  # what a chunk's checksum covers before its bytes
 _RUN = struct.Struct("<HHI")
 _WRITER = struct.Struct("<QQQ")
+_FROZEN, _COMING = struct.Struct("<iiIqQQ"), struct.Struct("<iiIQQQ")  # of `moves`; last slot -1 for none
 _HINT = "put the file aside: the view is folded from its log"
 
 
@@ -68,13 +71,17 @@ def _write(file: BinaryIO, moment: Moment, log_id: bytes) -> int:
     """Chunks first, then the header over its place: it says how many there are."""
     runs, writers = _runs(moment.epochs), sorted((writer, *last) for writer, last in moment.writers.items())
     first = b"".join(_RUN.pack(*run) for run in runs) + b"".join(_WRITER.pack(*writer) for writer in writers)
+    is_moving = moment.frozen is not None or moment.coming is not None
+    if is_moving:
+        first += _FROZEN.pack(*astuple(moment.frozen or NOT_FROZEN))
+        first += _COMING.pack(*astuple(moment.coming or NOT_COMING))
     file.write(bytes(HEADER_BYTES))
     keys, chunks, size = 0, 0, HEADER_BYTES
     for count, data in _chain(first, moment.records(CHUNK_BYTES)):
         head = _CHUNK.pack(len(data), count, _checksum(log_id, moment.sequence, chunks, count, data))
         file.write(head + data)
         keys, chunks, size = keys + count, chunks + 1, size + len(head) + len(data)
-    version = VERSION if any(epoch & GIVEN for _, _, epoch in runs) else 1
+    version = VERSION if is_moving else 2 if any(epoch & GIVEN for _, _, epoch in runs) else 1
     header = _HEADER.pack(
         MAGIC, version, 0, log_id, moment.sequence, moment.now, keys, len(runs), len(writers), chunks, 0, size, 0
     )[:_CHECKSUM_AT]
@@ -159,7 +166,7 @@ def _read(file: BinaryIO, log_id: bytes, make: Callable[[], View], size: int) ->
             view.load_records(data)
             found += count
         else:
-            _take_machine(view, data, runs, writers, now, sequence)
+            _take_machine(view, data, runs, writers, now, sequence, is_moving=version == VERSION)
     if file.read(1) or found != keys or view.metrics().keys != keys:
         raise IntegrityError(f"a snapshot of {view.metrics().keys} keys, not {keys}", hint=_HINT)
     return view
@@ -178,15 +185,25 @@ def _read_chunk(file: BinaryIO, log_id: bytes, sequence: int, number: int) -> tu
     return count, data
 
 
-def _take_machine(view: View, data: bytes, runs: int, writers: int, now: int, sequence: int) -> None:
+def _take_machine(
+    view: View, data: bytes, runs: int, writers: int, now: int, sequence: int, *, is_moving: bool
+) -> None:
     """Slots, gateways and time out of the first chunk."""
+    frozen, coming = None, None
+    if is_moving and len(data) >= _FROZEN.size + _COMING.size:
+        moving = data[-_FROZEN.size - _COMING.size :]
+        data = data[: -len(moving)]
+        held, comes = Frozen(*_FROZEN.unpack_from(moving)), Coming(*_COMING.unpack_from(moving, _FROZEN.size))
+        if not all(-1 <= each.last < SLOTS and 0 <= each.first <= max(each.last, 0) for each in (held, comes)):
+            raise DecodeError(f"slots {held.first} to {held.last}, {comes.first} to {comes.last} move", hint=_HINT)
+        frozen, coming = held if held.last >= 0 else None, comes if comes.last >= 0 else None
     if len(data) != runs * _RUN.size + writers * _WRITER.size:
         raise DecodeError(f"{runs} runs of slots and {writers} gateways in {len(data)} bytes", hint=_HINT)
     epochs = [NOT_OURS] * SLOTS
-    for first, last, epoch in _RUN.iter_unpack(data[: runs * _RUN.size]):
-        if not first <= last < SLOTS:
-            raise DecodeError(f"slots {first} to {last}", hint=_HINT)
-        held = given(epoch & ~GIVEN) if epoch & GIVEN else epoch
-        epochs[first : last + 1] = [held] * (last + 1 - first)
+    for begin, end, epoch in _RUN.iter_unpack(data[: runs * _RUN.size]):
+        if not begin <= end < SLOTS:
+            raise DecodeError(f"slots {begin} to {end}", hint=_HINT)
+        kept = given(epoch & ~GIVEN) if epoch & GIVEN else epoch
+        epochs[begin : end + 1] = [kept] * (end + 1 - begin)
     known = {writer: (number, seen) for writer, number, seen in _WRITER.iter_unpack(data[runs * _RUN.size :])}
-    view.set_machine(now=now, sequence=sequence, epochs=epochs, writers=known)
+    view.set_machine(now=now, sequence=sequence, epochs=epochs, writers=known, frozen=frozen, coming=coming)

@@ -149,7 +149,7 @@ def outcome_of(node: ShardNode, slot: int, sequence: int, answer: ViewAnswer) ->
     old = answer.old
     if isinstance(old, Evicted):
         raise InvariantError("an old value was not read")
-    epoch = revision_parts(answer.revision)[0] if answer.revision else max(node.view.epoch(slot), 0)
+    epoch = max(revision_parts(answer.revision)[0], node.view.known_epoch(slot))
     return Outcome(status=answer.status, revision=answer.revision, old=old, token=node.token_at(sequence, epoch))
 
 

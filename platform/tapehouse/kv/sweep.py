@@ -20,6 +20,7 @@ from tapehouse.kv.layout import (
     NOW,
     ROW_BITS,
     ROW_SEGMENTS,
+    SLOT,
     SWEEP_AT,
     SWEPT,
     USED,
@@ -44,6 +45,13 @@ def look_up(rows: Array, directory: Array, arena: Array, state: Array, key: Arra
 
 
 @kernel()
+def peek(rows: Array, directory: Array, arena: Array, state: Array, key: Array, size: Int) -> Any:
+    """The row of a key that lives; -1 where there is none. Nothing is counted or marked."""
+    row = find(rows, directory, arena, state, hash_of(state, key, 0, size), key, 0, size)
+    return row if is_living(rows, row, state[NOW]) else -1
+
+
+@kernel()
 def sweep(rows: Array, state: Array, budget: Int) -> Any:
     """Look at the next so many rows and remove those that have expired; how many those were.
 
@@ -63,6 +71,26 @@ def sweep(rows: Array, state: Array, budget: Int) -> Any:
     state[SWEEP_AT] = at
     state[SWEPT] += removed
     return removed
+
+
+@kernel()
+def collect_slots(rows: Array, state: Array, found: Array, first: Int, last: Int) -> Any:
+    """All rows of a run of slots, expired ones too, into `found` as far as it has places; how many there are."""
+    count = 0
+    for row in range(state[ROW_SEGMENTS] << state[ROW_BITS]):
+        if rows[row, HASH] != 0 and first <= rows[row, SLOT] <= last:
+            if count < found.shape[0]:
+                found[count] = row
+            count += 1
+    return count
+
+
+@kernel()
+def weigh_slots(rows: Array, state: Array, sizes: Array) -> None:
+    """Add the bytes of keys and values of each slot to `sizes`, also of values that were evicted."""
+    for row in range(state[ROW_SEGMENTS] << state[ROW_BITS]):
+        if rows[row, HASH] != 0:
+            sizes[rows[row, SLOT]] += (rows[row, LENGTHS] >> 32) + (rows[row, LENGTHS] & 0xFFFF_FFFF)
 
 
 @kernel()

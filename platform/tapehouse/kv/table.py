@@ -21,12 +21,14 @@ from tapehouse.kv.layout import (
     HASH,
     HASH_BITS,
     KEYS,
+    KEYS_FROM,
     LENGTHS,
     LOCAL_DEPTH_BITS,
     ROW_BITS,
     ROW_SEGMENTS,
     ROW_SEGMENTS_MAX,
     ROW_WORDS,
+    SLOT,
 )
 from tapehouse.kv.words import same_bytes
 
@@ -173,6 +175,7 @@ def _close_up(rows: Array, state: Array, row: Int) -> None:
 @kernel()
 def remove(rows: Array, state: Array, row: Int) -> None:
     """Take a row out of the table; its block is the caller's."""
+    state[KEYS_FROM + rows[row, SLOT]] -= 1
     _close_up(rows, state, row)
     state[state[FILLS_FROM] + (row >> state[ROW_BITS])] -= 1
     state[KEYS] -= 1

@@ -14,6 +14,7 @@ from tapehouse.kv.entries import (
     EPOCH_MAX,
     FIXED_VALUES,
     KEY_BYTES_MAX,
+    OWN_VALUES,
     VALUE_BYTES_MAX,
     Op,
 )
@@ -24,7 +25,6 @@ from tapehouse.kv.layout import (
     ENTRY_AT,
     ENTRY_HASH,
     ERROR_AT,
-    NOT_YET,
     ROW_BITS,
     TOO_LONG,
     UNKNOWN_KIND,
@@ -37,7 +37,8 @@ from tapehouse.kv.slots import SLOTS
 from tapehouse.kv.table import first_row
 from tapehouse.kv.words import hash_of, word_at
 
-BATCH, OWN = int(Op.BATCH), int(Op.OWN)
+BATCH, OWN, COPY, FORGET = int(Op.BATCH), int(Op.OWN), int(Op.COPY), int(Op.FORGET)
+_OWN_NEW, _OWN_COPIED = OWN_VALUES
 _ANY, _NONE = -1, -2  # bytes of a value: as many as there are; no such kind
 _VALUES = np.array(
     [FIXED_VALUES.get(Op(op), _ANY) if op in Op.__members__.values() else _NONE for op in range(256)], np.int64
@@ -93,6 +94,8 @@ def validate(rows: Array, directory: Array, state: Array, answers: Array, body: 
             return UNKNOWN_KIND
         if fixed != _ANY and value_bytes != fixed:
             return WRONG_VALUE
+        if op == OWN and value_bytes != _OWN_NEW and value_bytes != _OWN_COPIED:
+            return WRONG_VALUE
         if entry >= count:
             return WRONG_COUNT
         hashed = hash_of(state, body, at + ENTRY_BYTES, key_bytes)
@@ -109,7 +112,7 @@ def validate(rows: Array, directory: Array, state: Array, answers: Array, body: 
 
 @kernel()
 def _validate_values(state: Array, answers: Array, body: Array, count: Int) -> Any:
-    """The values of BATCH and OWN, as they only make sense among all entries."""
+    """The values of BATCH and of what concerns runs of slots, as they only make sense among all entries."""
     for entry in range(count):
         at = answers[entry, ENTRY_AT]
         state[ERROR_AT] = at
@@ -117,7 +120,9 @@ def _validate_values(state: Array, answers: Array, body: Array, count: Int) -> A
         if op == BATCH:
             if not 0 < value_word(body, at) < count - entry:
                 return WRONG_BATCH
-        elif op == OWN:
+        elif op == COPY:
+            continue
+        elif op >= OWN and op != FORGET:
             value = value_word(body, at)
             first, last, epoch = value & 0xFFFF, value >> 16 & 0xFFFF, value >> 32 & 0xFFFF_FFFF
             if not first <= last < SLOTS or epoch > EPOCH_MAX:
@@ -125,18 +130,4 @@ def _validate_values(state: Array, answers: Array, body: Array, count: Int) -> A
     return DONE
 
 
-@kernel()
-def validate_kinds(state: Array, answers: Array, body: Array, count: Int) -> Any:
-    """Whether every kind of a frame that is applied can be; within a batch, none but keyed ones get that far."""
-    entry = 0
-    while entry < count:
-        at = answers[entry, ENTRY_AT]
-        op = op_of(word_at(body, at))
-        if op > OWN:
-            state[ERROR_AT] = at
-            return NOT_YET
-        entry += 1 + (value_word(body, at) if op == BATCH else 0)
-    return DONE
-
-
-__all__ = ["BATCH", "BATCH_MAX", "OWN", "key_bytes_of", "op_of", "validate", "validate_kinds", "value_word"]
+__all__ = ["BATCH", "BATCH_MAX", "OWN", "key_bytes_of", "op_of", "validate", "value_word"]

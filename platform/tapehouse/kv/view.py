@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,11 +30,12 @@ from tapehouse.kv.entries import (
     revision_of,
     revision_parts,
 )
-from tapehouse.kv.moment import Moment
+from tapehouse.kv.moment import Moment, coming_of, frozen_of
+from tapehouse.kv.moves import NOT_COMING, NOT_FROZEN, Coming, Frozen
 from tapehouse.kv.ordering import in_order
-from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored
+from tapehouse.kv.reference import NOT_OURS, WRITERS_MAX, Stored, given
 from tapehouse.kv.slots import SLOTS
-from tapehouse.kv.sweep import collect, look_up, sweep
+from tapehouse.kv.sweep import collect, collect_slots, look_up, peek, sweep, weigh_slots
 
 BUDGET_BYTES = 1 << 30
 ROW_BITS = 12  # rows of a segment of the table, as a power of two: splitting one is the table's longest pause
@@ -52,7 +53,6 @@ _WHY = {
     layout.WRONG_COUNT: "not as many entries as the header says",
     layout.WRONG_SLOTS: "slots or an epoch that do not exist",
     layout.WRONG_BATCH: "a batch of more entries than follow",
-    layout.NOT_YET: "an entry of a kind that cannot be applied yet",
 }
 
 
@@ -159,6 +159,8 @@ class View:
         state[layout.ACCOUNTS_FROM + layout.TAKEN] = 1
         self._epochs = state[layout.EPOCHS_FROM : layout.EPOCHS_FROM + SLOTS]
         self._epochs[:] = NOT_OURS
+        self._keys = state[layout.KEYS_FROM : layout.KEYS_FROM + SLOTS]
+        state[layout.FROZEN_LAST] = state[layout.COMING_LAST] = -1
 
     # What the machine is at.
 
@@ -186,6 +188,48 @@ class View:
         """Of a slot, as in `epochs`."""
         return self._epochs.item(slot)
 
+    def known_epoch(self, slot: int) -> int:
+        """The latest in which the shard is known to have owned a slot, given away or not; 0 where it never did."""
+        held = self._epochs.item(slot)
+        return held if held >= 0 else max(given(held), 0)
+
+    @property
+    def frozen(self) -> Frozen | None:
+        """The slots that the shard holds still."""
+        return frozen_of(self._state)
+
+    @property
+    def coming(self) -> Coming | None:
+        """The slots whose rows are being copied here."""
+        return coming_of(self._state)
+
+    @property
+    def epoch_max(self) -> int:
+        """The latest epoch in which the shard owns a slot; 0 where it owns none."""
+        return max(int(self._epochs.max()), 0)
+
+    def owners(self) -> Any:
+        """The epoch of each slot, (SLOTS,) int64, as in `epochs`: it follows the view."""
+        return self._epochs
+
+    def keys_by_slot(self) -> Any:
+        """How many keys each slot has, (SLOTS,) int64, whether owned or not; it follows the view."""
+        return self._keys
+
+    def bytes_by_slot(self) -> Any:
+        """Bytes of keys and values of each slot, (SLOTS,) int64. It looks at every row."""
+        sizes = np.zeros(SLOTS, np.int64)
+        weigh_slots(self._rows, self._state, sizes)
+        return sizes
+
+    def keys_of(self, first: int, last: int) -> list[bytes]:
+        """Every key of a run of slots, expired ones among them, in no order. It looks at every row."""
+        found = np.empty(int(self._keys[first : last + 1].sum()), np.int64)
+        count = collect_slots(self._rows, self._state, found, first, last)
+        if count != len(found):
+            raise InvariantError(f"slots {first} to {last} have {count} keys, not {len(found)}")
+        return [self._key(row) for row in found.tolist()]
+
     # Reading.
 
     def get(self, key: bytes, now: int | None = None) -> Stored | Evicted | None:
@@ -195,6 +239,11 @@ class View:
             now: A reader's own time where that is later than the machine's.
         """
         row = look_up(self._rows, self._directory, self._arena, self._state, key, len(key), now or 0)
+        return None if row < 0 else self._held(row)
+
+    def peek(self, key: bytes) -> Stored | Evicted | None:
+        """What a key holds, for the KV's own use: not counted as read, nor kept in memory for it."""
+        row = peek(self._rows, self._directory, self._arena, self._state, key, len(key))
         return None if row < 0 else self._held(row)
 
     @property
@@ -244,6 +293,8 @@ class View:
         state = {
             "rows": rows,
             "epochs": self.epochs,
+            "frozen": astuple(self.frozen) if self.frozen else None,
+            "coming": astuple(self.coming) if self.coming else None,
             "writers": sorted((writer, *last) for writer, last in self.writers.items()),
             "now": self.now,
             "sequence": self.sequence,
@@ -320,7 +371,7 @@ class View:
         self._check(
             apply_entries(
                 self._rows, self._directory, self._arena, self._state, self._answers,
-                _read_only(body), len(body), count, sequence, now, int(verdict),
+                _read_only(body), len(body), count, sequence, now, int(verdict), _signed(writer),
             ),
             sequence,
         )  # fmt: skip
@@ -380,7 +431,7 @@ class View:
             )  # fmt: skip
         if why == layout.NO_ROOM:
             raise InvariantError("a view's table or arena is full", position=f"sequence {sequence}")
-        hint = "a newer tapehouse wrote it: upgrade" if why in (layout.UNKNOWN_KIND, layout.NOT_YET) else ""
+        hint = "a newer tapehouse wrote it: upgrade" if why == layout.UNKNOWN_KIND else ""
         position = f"sequence {sequence}, byte {self._state.item(layout.ERROR_AT)}"
         raise DecodeError(_WHY[why], position=position, hint=hint)
 
@@ -447,11 +498,32 @@ class View:
             )
         self._check(why, self.sequence)
 
-    def set_machine(self, *, now: int, sequence: int, epochs: list[int], writers: dict[int, tuple[int, int]]) -> None:
+    def set_machine(
+        self,
+        *,
+        now: int,
+        sequence: int,
+        epochs: list[int],
+        writers: dict[int, tuple[int, int]],
+        frozen: Frozen | None = None,
+        coming: Coming | None = None,
+    ) -> None:
         """Take over all of a machine's state but its keys."""
+        held, comes = frozen or NOT_FROZEN, coming or NOT_COMING
+        self._state[layout.FROZEN_FIRST : layout.FROZEN_WRITER + 1] = [
+            held.first, held.last, held.epoch, held.until, held.since, _signed(held.writer)
+        ]  # fmt: skip
+        self._state[layout.COMING_FIRST : layout.COMING_DIGEST + 1] = [
+            comes.first, comes.last, comes.epoch, _signed(comes.writer), comes.count, _signed(comes.digest)
+        ]  # fmt: skip
         self._state[layout.NOW], self._state[layout.SEQUENCE] = now, sequence
         self._epochs[:] = epochs
         self.writers = dict(writers)
+
+
+def _signed(word: int) -> int:
+    """64 bits as a kernel has them."""
+    return word - (1 << 64) if word >> 63 else word
 
 
 def _read_only(body: bytes | memoryview) -> Any:

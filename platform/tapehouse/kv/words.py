@@ -134,6 +134,32 @@ def hash_of(state: Array, data: Array, at: Int, size: Int) -> Any:
     return (np.int64(mixed >> np.uint64(1)) & state[HASH_MASK]) | 1
 
 
+@kernel()
+def mix_bytes(mixed: Int, data: Array, at: Int, size: Int) -> Any:
+    """A uint64 with so many bytes mixed in; the same in every view."""
+    mixed ^= np.uint64(size) * _ADD
+    end = at + size
+    while end - at >= 8:
+        mixed = (mixed ^ np.uint64(word_at(data, at))) * _MULTIPLY
+        mixed ^= mixed >> _HALF
+        at += 8
+    if at < end:
+        rest = np.uint64(0)
+        while at < end:
+            end -= 1
+            rest = rest << np.uint64(8) | np.uint64(data[end])
+        mixed = (mixed ^ rest) * _MULTIPLY
+        mixed ^= mixed >> _HALF
+    return mixed
+
+
+@kernel()
+def digest_word(mixed: Int, word: Int) -> Any:
+    """A uint64 with one word mixed in."""
+    mixed = (mixed ^ np.uint64(word)) * _FINISH
+    return mixed ^ mixed >> _HALF
+
+
 @kernel(inline=True)
 def _tag_of(data: Array, at: Int, end: Int) -> Any:
     """What of a key is hashed, as `slots.hashed_part`: where it begins and ends."""

@@ -29,16 +29,16 @@ LOG_ID = bytes(range(16))
 def test_numbers_are_pinned_for_ever() -> None:
     assert {op.name: int(op) for op in Op} == {
         "PUT": 1, "DELETE": 2, "EXPIRE": 3, "ADD": 4, "BATCH": 5, "BARRIER": 6,
-        "OWN": 16, "FREEZE": 17, "COPY": 18, "GIVE": 19, "FORGET": 20,
+        "OWN": 16, "FREEZE": 17, "COPY": 18, "GIVE": 19, "FORGET": 20, "RECEIVE": 21,
     }  # fmt: skip
     assert {flag.name: int(flag) for flag in EntryFlag} == {
         "IF_ABSENT": 1, "IF_PRESENT": 2, "IF_REVISION": 4, "KEEP_EXPIRY": 8, "RETURN_OLD": 16,
     }  # fmt: skip
     assert [status.name for status in sorted(Status)] == [
         "APPLIED", "ABSENT", "PRESENT", "CHANGED", "NOT_AN_INTEGER", "OVERFLOW", "NOT_OWNED", "FROZEN", "REFUSED",
-        "BAD_BATCH", "REPEATED", "OUT_OF_TURN",
+        "BAD_BATCH", "REPEATED", "OUT_OF_TURN", "OTHER_MOVE",
     ]  # fmt: skip
-    assert sorted(map(int, Status)) == list(range(12))
+    assert sorted(map(int, Status)) == list(range(13))
 
 
 def test_a_revision_grows_with_epoch_then_sequence_then_index() -> None:
@@ -71,6 +71,10 @@ BAD_BODIES = {
     "kind 99": b"\x20\0\0\0\x63" + bytes(27),
     "DELETE with a value": encode_entry(Entry(op=Op.DELETE, value=b"x")),
     "slots 5 to 4": encode_entry(OWN),
+    "slots 7 to 6": encode_entry(Entry(op=Op.FREEZE, value=slots_value(7, 6, 0))),
+    "GIVE with a value of 7": encode_entry(Entry(op=Op.GIVE, value=bytes(7))),
+    "OWN with a value of 16": encode_entry(Entry(op=Op.OWN, value=bytes(16))),
+    "RECEIVE with a value of 0": encode_entry(Entry(op=Op.RECEIVE)),
     "epoch 32768": encode_entry(Entry(op=Op.OWN, value=slots_value(1, 2, EPOCH_MAX + 1))),
     "a batch of 1": encode_entry(Entry(op=Op.BATCH, value=bytes([1, 0, 0, 0]))),
     "a batch of 0": encode_entry(Entry(op=Op.BATCH, value=bytes(4))),

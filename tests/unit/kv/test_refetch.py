@@ -31,7 +31,7 @@ class SlowLink(Link):
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(log)
         self.reads = self.at_once = self.at_once_max = 0
-        self.waits = False
+        self.stands_still = False
         self.go = asyncio.Event()
 
     async def read(self, first: int, *, through: int | None = None, follow: bool = False) -> AsyncIterator[Message]:
@@ -41,7 +41,7 @@ class SlowLink(Link):
             self.at_once_max = max(self.at_once_max, self.at_once)
             try:
                 await asyncio.sleep(0)
-                if self.waits:
+                if self.stands_still:
                     await self.go.wait()
             finally:
                 self.at_once -= 1
@@ -100,7 +100,7 @@ async def test_a_scan_reads_each_frame_once(kv: Kv, link: SlowLink) -> None:
 
 async def test_readers_of_one_value_share_a_read(kv: Kv, link: SlowLink) -> None:
     key = evicted(kv)[0]
-    link.waits = True
+    link.stands_still = True
     reads = [asyncio.create_task(kv.get(key)) for _ in range(50)]
     await settle()
     reads[0].cancel()  # Who leaves takes nobody along.
@@ -115,7 +115,7 @@ async def test_readers_of_one_value_share_a_read(kv: Kv, link: SlowLink) -> None
 
 async def test_what_is_read_again_meanwhile_written_is_not_put_back(kv: Kv, link: SlowLink) -> None:
     key = evicted(kv)[0]
-    link.waits = True
+    link.stands_still = True
     read = asyncio.create_task(kv.get(key))
     await settle()
     await kv.put(key, b"new")
@@ -132,7 +132,7 @@ async def test_too_many_frames_are_refused_and_patience_ends(
     kv: Kv, link: SlowLink, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refetch, "FRAMES_WAITING_MAX", 2)
-    link.waits = True
+    link.stands_still = True
     keys = evicted(kv)
     reads = [asyncio.create_task(kv.get(key)) for key in (keys[0], keys[40])]
     await settle()
