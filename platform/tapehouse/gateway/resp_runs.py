@@ -7,7 +7,7 @@ same `Kv` as everything else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -207,6 +207,24 @@ def answer_read(
     return done, used, size
 
 
+@kernel()
+def finish_run(
+    data: Array, keys: Array, count: Int, owners: Array, rows: Array, directory: Array, arena: Array, state: Array,
+    null_bytes: Int, version: Int, out: Array,
+) -> Any:  # fmt: skip
+    """The replies to a run that waited for its barrier, in a KV of one shard, by the log's time alone.
+
+    Returns:
+        (how many requests were answered, the bytes of their replies in `out`)
+    """
+    if route(data, keys, count, owners) != 0:
+        return 0, 0
+    locate(rows, directory, arena, state, data, keys, count, 0, 0)
+    done, size = place_replies(keys, 0, count, null_bytes, REPLY_BYTES_MAX)
+    write_replies(arena, keys, 0, done, 0, version, out)
+    return done, size
+
+
 class KvRuns:
     """Finds runs in what was read, answers those that can be answered at once, and does the others."""
 
@@ -216,6 +234,7 @@ class KvRuns:
         self._prefixes = prefix_table([RESERVED, *kv.derived_prefixes])
         self._keys = np.zeros((RUN_MAX, KEY_WORDS), np.int64)
         self._out = np.empty(REPLY_BYTES_MAX, np.uint8)
+        self._tasks: set[asyncio.Task[bytes]] = set()  # of runs that were started without one, and need one
 
     def read_at_once(self, data: Any, size: int, rows: Rows, level: Level, version: int) -> tuple[int, int, bytes]:
         """Answer the GETs with which a socket read begins, where that is the whole of what is to be done.
@@ -303,6 +322,74 @@ class KvRuns:
             yield done, self._out[:size].tobytes()
             first += done
 
+    def start(self, run: Run, level: Level, version: int, done: Callable[[bytes | BaseException], None]) -> bool:
+        """Begin a run for whoever has nothing else under way, without a task, where that can be done.
+
+        Args:
+            done: Called once, later, with the replies or a fault of ours.
+
+        Returns:
+            False where nothing was begun, and it takes `begin`, or `reach` and `read`.
+        """
+        try:
+            if isinstance(run, WriteRun):
+                if len(run.packs) != 1 or isinstance(level, Session):
+                    return False
+                (pack,) = run.packs
+                written = self._kv.nodes[pack.shard].submit_pack(pack.body, pack.count)
+                written.add_done_callback(partial(self._written, run, level, done))
+            else:
+                if len(self._kv.nodes) != 1 or not isinstance(level, Linearizable):
+                    return False
+                self._kv.nodes[0].join().add_done_callback(partial(self._reached, run, level, version, done))
+        except TapehouseError as problem:
+            asyncio.get_running_loop().call_soon(done, error_reply(problem) * run.count)
+        return True
+
+    def _written(
+        self, run: WriteRun, level: Level, done: Callable[[bytes | BaseException], None],
+        written: asyncio.Future[AppliedPack],
+    ) -> None:  # fmt: skip
+        if written.cancelled() or written.exception() is not None or written.result().rows[:, 0].any():
+            self._finish(self._end(run, [written], level), done)
+        else:
+            done(OK * run.count)
+
+    def _reached(
+        self, run: ReadRun, level: Level, version: int, done: Callable[[bytes | BaseException], None],
+        reached: asyncio.Future[int],
+    ) -> None:  # fmt: skip
+        problem = None if reached.cancelled() else reached.exception()
+        if isinstance(problem, TapehouseError):
+            done(error_reply(problem) * run.count)
+            return
+        count = size = 0
+        if problem is None and not reached.cancelled() and len(self._kv.nodes) == 1:
+            count, size = finish_run(
+                run.data, run.keys, run.count, self._kv.shards.owners, *self._kv.nodes[0].view.arrays,
+                len(null(version)), version, self._out,
+            )  # fmt: skip
+        if count == run.count:
+            done(self._out[:size].tobytes())
+        else:  # Some values must be read from the log, or slots have moved: all of it again, with patience.
+            self._finish(self._read_all(run, level, version), done)
+
+    async def _read_all(self, run: ReadRun, level: Level, version: int) -> bytes:
+        await self.reach([run], level)
+        return await self.read(run, level, version)
+
+    def _finish(self, replies: Coroutine[Any, Any, bytes], done: Callable[[bytes | BaseException], None]) -> None:
+        """Have a run done that takes a task after all."""
+
+        def tell(task: asyncio.Task[bytes]) -> None:
+            self._tasks.discard(task)
+            problem = asyncio.CancelledError() if task.cancelled() else task.exception()
+            done(problem if problem is not None else task.result())
+
+        task = asyncio.get_running_loop().create_task(replies)
+        self._tasks.add(task)
+        task.add_done_callback(tell)
+
     async def reach(self, runs: Sequence[ReadRun], level: Level) -> None:
         """Wait until the keys of some runs may be read at a level; where that fails, each of them says so."""
         shards: set[int] = set()
@@ -349,7 +436,7 @@ class KvRuns:
         return partial(self._end, run, waiting, level)
 
     async def _end(
-        self, run: WriteRun, waiting: list[asyncio.Future[AppliedPack] | TapehouseError], level: Level
+        self, run: WriteRun, waiting: Sequence[asyncio.Future[AppliedPack] | TapehouseError], level: Level
     ) -> bytes:
         told: dict[int, Iterator[bytes]] = {}
         for pack, end in zip(run.packs, waiting, strict=True):

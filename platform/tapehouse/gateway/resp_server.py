@@ -232,6 +232,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._waiting: list[Asked] = []  # what is to be done
         self._task: asyncio.Task[None] | None = None
+        self._run: int | None = None  # the number of a run that is under way without a task
         self._reads = 0  # that were answered at once and are counted
         self._unsent = 0  # bytes that the transport has and the client has not
         self._begun = 0.0  # loop time of the connection
@@ -273,7 +274,7 @@ class Connection(asyncio.BufferedProtocol):
             return  # It is let read the error that it was told.
         server.traffic.bytes_in += nbytes
         used = 0
-        if self._task is None and not (session.is_closing or self._is_stuck):
+        if not (self._is_working or session.is_closing or self._is_stuck):
             used = session.read_at_once(server.data, nbytes)
         if used == nbytes:
             self._count_reads(session)
@@ -349,8 +350,44 @@ class Connection(asyncio.BufferedProtocol):
                 kinds[type(one.request).__name__.lower()] += 1
         assert self._session is not None
         self._waiting.extend(asked)  # The more goes together, the fewer frames and barriers.
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._perform(self._session))
+        if not self._is_working:
+            self._go(self._session)
+
+    @property
+    def _is_working(self) -> bool:
+        return self._task is not None or self._run is not None
+
+    def _go(self, session: RespSession) -> None:
+        """Begin what waits: one run alone without a task, where that can be done."""
+        first = self._waiting[0]
+        if len(self._waiting) == 1 and isinstance(first.request, ReadRun | WriteRun):
+            self._run = first.number
+            if self._server.gateway.runs.start(first.request, first.level, first.version, self._ran):
+                self._waiting.clear()
+                return
+            self._run = None
+        self._task = asyncio.get_running_loop().create_task(self._perform(session))
+
+    def _ran(self, end: bytes | BaseException) -> None:
+        """A run is done that was begun without a task."""
+        number, self._run = self._run, None
+        session = self._session
+        if session is None or number is None or self._transport.is_closing():
+            return
+        if not isinstance(end, bytes):
+            self._fault(end)
+            return
+        session.answer(number, end)
+        if self._waiting:
+            self._go(session)
+        self.advance()
+
+    def _fault(self, problem: BaseException) -> None:
+        """A fault of ours: this client is let go, the others are served."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a RESP request failed", "exception": problem, "protocol": self}
+        )
+        self.cut("fault")
 
     async def _perform(self, session: RespSession) -> None:
         """Do what waits, in its order, until nothing does."""
@@ -365,9 +402,8 @@ class Connection(asyncio.BufferedProtocol):
                     if not self._is_flushing:  # Once for all that are answered now.
                         self._is_flushing = True
                         loop.call_soon(self._flush)
-        except Exception as problem:  # A fault of ours: this client is let go, the others are served.
-            loop.call_exception_handler({"message": "a RESP request failed", "exception": problem, "protocol": self})
-            self.cut("fault")
+        except Exception as problem:
+            self._fault(problem)
         finally:
             self._task = None
             if not self._is_flushing:
@@ -394,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _settle(self, session: RespSession) -> None:
         """Read on or not, close or not, be watched or not: as the session stands now."""
-        is_idle = self._task is None and not self._waiting and not self._is_stuck
+        is_idle = not self._is_working and not self._waiting and not self._is_stuck
         if session.is_done and not self._is_stuck:
             self._end()
         elif is_idle and (self._has_ended or self._server.is_stopping):

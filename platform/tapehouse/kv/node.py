@@ -181,8 +181,12 @@ class ShardNode:
 
     async def barrier(self) -> int:
         """Wait until the view has applied all that anyone was answered before this call; where it stands then."""
+        return await self.join()
+
+    def join(self) -> asyncio.Future[int]:
+        """As `barrier`, without waiting."""
         self._require()
-        return await self._wrote.barrier()
+        return self._wrote.barrier()
 
     def is_at(self, level: Level) -> bool:
         """Whether the view may be read at a level now, without waiting.
