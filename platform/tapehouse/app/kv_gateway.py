@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from itertools import count
 from pathlib import Path
 
 from tapehouse.app.bootstrap import DEFAULT_TAPE, Platform, home_directory, open_platform
@@ -26,21 +25,17 @@ from tapehouse.core.metrics import Metrics
 from tapehouse.gateway.http_limits import HttpLimits, HttpTraffic
 from tapehouse.gateway.http_perform import HttpGateway
 from tapehouse.gateway.http_server import HttpServer
-from tapehouse.gateway.resp_parse import Rows
 from tapehouse.gateway.resp_perform import Gateway
 from tapehouse.gateway.resp_runs import KvRuns
 from tapehouse.gateway.resp_scan import Cursors
 from tapehouse.gateway.resp_server import CONNECTIONS_MAX, Limits, RespServer, Traffic, listen
-from tapehouse.gateway.resp_session import RespSession
 from tapehouse.kv.client import Kv
 from tapehouse.kv.derived import Derived
 from tapehouse.kv.faults import Faults
 from tapehouse.kv.levels import EVENTUAL, LINEARIZABLE, Level, Session
-from tapehouse.kv.mover import warm as warm_mover
 from tapehouse.kv.shard_map import SHARDS_MAX
 from tapehouse.kv.shard_writer import Commit
 from tapehouse.kv.view import BUDGET_BYTES
-from tapehouse.log import MemoryLog
 
 NEW_KV_SHARDS = 1
 TOKEN_BYTES_MAX = 1_024
@@ -316,20 +311,3 @@ def make_gateway(
         rebalance=Rebalancing(kv, clock).begin,
         runs=KvRuns(kv),
     )
-
-
-async def warm_kv() -> None:
-    """Compile what a gateway runs: parser, view, and what they answer."""
-    log, life = MemoryLog("KV_warm"), count(1)
-
-    async def open_log(_: int) -> MemoryLog:
-        return log
-
-    clock = SystemClock()
-    async with await Kv.open(open_log, new_life=lambda: next(life), clock=clock, shards=1) as kv:
-        warm_mover(kv.nodes[0])
-        gateway = make_gateway(kv, Traffic(), clock, port=0, connections_max=1)
-        session = RespSession(Rows(), identity=1)
-        asked = session.feed(b"SET k v\r\nGET k\r\nINCR n\r\nMGET k n\r\nSCAN 0\r\nDEL k\r\nINFO\r\n", clock.time_ns())
-        async for number, reply in gateway.perform(asked):
-            session.answer(number, reply)

@@ -100,7 +100,7 @@ async def _engine() -> None:
 
 async def _readers() -> None:
     from tapehouse.app.book_keeper import BookKeeper
-    from tapehouse.app.kv_gateway import warm_kv
+    from tapehouse.app.kv_warm import warm_kv
     from tapehouse.app.live import Logs, record
     from tapehouse.app.projector import Projector
     from tapehouse.core import SystemClock

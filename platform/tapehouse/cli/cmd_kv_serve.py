@@ -94,7 +94,8 @@ def serve(
     json
         What serves, and at the end what it did, as one line of JSON each.
     """
-    from tapehouse.app.kv_gateway import LEVELS, ServeOptions, serve_kv_gateway, warm_kv
+    from tapehouse.app.kv_gateway import LEVELS, ServeOptions, serve_kv_gateway
+    from tapehouse.app.kv_warm import warm_kv
     from tapehouse.app.warm import is_warm
     from tapehouse.cli.output import console, diagnostics, print_json, read_duration, run_async, stop_signal
     from tapehouse.kv.faults import Faults
