@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from tapehouse.app.kv_rebalance import sharing_of
 from tapehouse.core.clock import Clock
 from tapehouse.core.errors import BusUnavailableError, TapehouseError, TransientError
 from tapehouse.core.metrics import Metrics
@@ -72,7 +73,7 @@ class KvAbout:
             "version": version("tapehouse"), "pid": os.getpid(), "uptime_s": self._uptime_s(), **self.where,
             "ready": ready["ready"], "reasons": ready["reasons"], "keys": self.kv.count_keys(),
             "faults": self.faults.told(), "shards": [self._shard(one) for one in shards],
-            "connections": self._connections(),
+            "rebalance": rebalance_told(self.kv), "connections": self._connections(),
         }  # fmt: skip
 
     async def ready(self) -> dict[str, Any]:
@@ -247,6 +248,15 @@ class KvAbout:
         self.faults.turn(**read_faults(members))
 
 
+def rebalance_told(kv: Kv) -> dict[str, object]:
+    """How many shards the slots are to be spread over, how many slots have yet to move, and who moves them."""
+    sharing = sharing_of(kv)
+    return {
+        "wanted_shards": sharing.shards, "slots_left": sharing.slots, "slots_of_nobody": sharing.homeless,
+        "mover": sharing.mover,
+    }  # fmt: skip
+
+
 def info_text(
     kv: Kv, traffic: Traffic, *, port: int, connections_max: int, uptime_s: int, faults: Faults | None = None
 ) -> str:
@@ -278,6 +288,7 @@ def info_text(
             f"queued={shard.queued_entries},frames={shard.frames},entries={shard.entries}"
             for shard in shards
         },
+        "Rebalance": rebalance_told(kv),
         **({"Faults": {f"fault_{name}": value for name, value in drill.items()}} if drill else {}),
         "Keyspace": {"db0": f"keys={kv.count_keys()},expires=0,avg_ttl=0"},
     }  # fmt: skip

@@ -279,6 +279,7 @@ async def test_status_readiness_and_leaders() -> None:
         assert [shard["lag"] for shard in status["shards"]] == [0, 0]
         assert all(shard["position"] > 0 for shard in status["shards"])
         assert status["connections"]["http"]["connected"] >= 1
+        assert status["rebalance"] == {"wanted_shards": 2, "slots_left": 0, "slots_of_nobody": 0, "mover": ""}
         assert (await world.ask("GET", "/readyz")).json == {"ready": True, "reasons": []}
         assert (await world.ask("GET", "/livez")).status == 200
         leaders = (await world.ask("GET", "/leader")).json["shards"]
