@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,6 @@ async def test_every_fault_under_the_gateway_itself(tmp_path: Path) -> None:
             await require_served_promises(field, path, operations)
 
 
-@pytest.mark.skipif(not find_spec("tapehouse.cli.cmd_kv_rebalance"), reason="there is no tapehouse kv rebalance")
 async def test_rebalances_that_are_killed_and_go_on(tmp_path: Path) -> None:
     """More shards, one, several again, while gateways are killed and leaders change; keys move with their revisions."""
     path = tmp_path / "kv.jsonl"
