@@ -27,5 +27,5 @@ def market_data() -> Path:
 if str(PROJECT) not in sys.path:  # So that `tests.support` is found, however pytest was started.
     sys.path.insert(0, str(PROJECT))
 
-from tests.support.clusters import cluster1, cluster3  # noqa: E402, F401  (fixtures for every test)
+from tests.support.clusters import cluster1, cluster3, kv_cluster1, kv_cluster3  # noqa: E402, F401  (for every test)
 from tests.support.rings import ring_directory  # noqa: E402, F401

@@ -20,8 +20,8 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.mark.timeout(200)
-def test_keys_by_hand_beside_a_gateway_under_load(shell: Shell, cluster1: Cluster, tmp_path: Path) -> None:
-    nats = ("--nats", cluster1.urls[0])
+def test_keys_by_hand_beside_a_gateway_under_load(shell: Shell, kv_cluster1: Cluster, tmp_path: Path) -> None:
+    nats = ("--nats", kv_cluster1.urls[0])
     inside = shell.inside
     first = inside.json("kv", "put", "hand/a", "1", *nats)
     assert (first["applied"], first["key"]) == (True, "hand/a")

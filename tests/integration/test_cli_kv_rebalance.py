@@ -83,8 +83,8 @@ def _shards(shell: Shell, url: str) -> Any:
 
 
 @pytest.mark.timeout(300)  # where the kernels must be compiled first
-def test_a_rebalance_under_load_that_is_killed_and_run_again(shell: Shell, cluster3: Cluster) -> None:
-    url = ",".join(cluster3.urls)
+def test_a_rebalance_under_load_that_is_killed_and_run_again(shell: Shell, kv_cluster3: Cluster) -> None:
+    url = ",".join(kv_cluster3.urls)
     missing = shell.inside.refused("kv", "rebalance", "--shards", 4, "--nats", url, code=3)
     assert "there is no replicated KV yet (make one: tapehouse kv serve)" in missing
     with gateway(shell, url) as port, gateway(shell, url) as other:

@@ -76,15 +76,15 @@ def tool(name: str, told: dict[str, Any], *arguments: str, text: str = "") -> st
 
 
 @needs_redis_tools
-def test_redis_tools_two_gateways_and_a_restart(shell: Shell, cluster3: Cluster) -> None:
-    with gateway(shell, cluster3, "--shards", 2) as one:
+def test_redis_tools_two_gateways_and_a_restart(shell: Shell, kv_cluster3: Cluster) -> None:
+    with gateway(shell, kv_cluster3, "--shards", 2) as one:
         assert (one["ready"], one["shards"], one["keys"]) == (True, 2, 0)
         assert tool("redis-cli", one, "set", "price:AAPL", "184.52") == "OK\n"
         lines = "get price:AAPL\nincr n\nset q v EX 100\nttl q\nmget price:AAPL none\ndbsize\n"
         assert tool("redis-cli", one, text=lines) == "184.52\n1\nOK\n100\n184.52\n\n3\n"
-        refused = shell.refused("kv", "serve", "--resp", port_of(one), "--nats", cluster3.urls[0], code=3)
+        refused = shell.refused("kv", "serve", "--resp", port_of(one), "--nats", kv_cluster3.urls[0], code=3)
         assert "address already in use (stop who has the port, or choose another with --resp)" in refused
-        with gateway(shell, cluster3) as other:  # Another way to the same KV, which is at once up to date.
+        with gateway(shell, kv_cluster3) as other:  # Another way to the same KV, which is at once up to date.
             assert other["shards"] == 2
             assert tool("redis-cli", other, "get", "price:AAPL") == "184.52\n"
             assert tool("redis-cli", other, "incr", "n") == "2\n"
@@ -99,11 +99,11 @@ def test_redis_tools_two_gateways_and_a_restart(shell: Shell, cluster3: Cluster)
         assert "shard1:keys=" in info
     assert one["requests"] > 6_000
     assert one["cut"] == {}
-    with gateway(shell, cluster3, port=port_of(one)) as again:
+    with gateway(shell, kv_cluster3, port=port_of(one)) as again:
         assert again["keys"] == 5
         ask(again, b"GET price:AAPL\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n", b"$6\r\n184.52\r\n:3\r\n")
     assert list(shell.home.glob("kv/*/KV_*.view")), "what it held is kept for the next start"
-    wrong = shell.inside.refused("kv", "serve", "--resp", 0, "--shards", 3, "--nats", cluster3.urls[0], code=2)
+    wrong = shell.inside.refused("kv", "serve", "--resp", 0, "--shards", 3, "--nats", kv_cluster3.urls[0], code=2)
     assert "the KV was made with 2 shards, not 3" in wrong
 
 
@@ -132,14 +132,14 @@ def until_ready(told: dict[str, Any], is_ready: bool) -> list[str]:
     raise AssertionError(answer)
 
 
-def test_http_beside_resp_and_without_a_majority(shell: Shell, cluster3: Cluster) -> None:
-    with gateway(shell, cluster3, "--http", 0) as one:
+def test_http_beside_resp_and_without_a_majority(shell: Shell, kv_cluster3: Cluster) -> None:
+    with gateway(shell, kv_cluster3, "--http", 0) as one:
         status, put = http(one, "POST", "/key", {"h:k": "v"})
         assert (status, put["applied"]) == (200, 1)
         ask(one, b"GET h:k\r\nSET h:k w\r\n", b"$1\r\nv\r\n+OK\r\n")
         assert http(one, "GET", "/key/h:k")[1]["value"] == "w"
         assert http(one, "GET", f"/key/h:k?session={put['session']}")[1]["value"] == "w"
-        nodes = {node.name for node in cluster3.state.nodes}
+        nodes = {node.name for node in kv_cluster3.state.nodes}
         leaders = http(one, "GET", "/leader")[1]["shards"]
         assert {row["leader"] for row in leaders} <= nodes
         assert "tapehouse_kv_frame_seconds_count" in http(one, "GET", "/metrics")[1]
@@ -147,24 +147,24 @@ def test_http_beside_resp_and_without_a_majority(shell: Shell, cluster3: Cluster
         paused = [0, 1]
         try:
             for node in paused:
-                cluster3.kill_node(node, signal.SIGSTOP)
+                kv_cluster3.kill_node(node, signal.SIGSTOP)
             assert "is a majority of the brokers up?" in until_ready(one, False)[0]
             assert http(one, "GET", "/key/h:k?level=eventual")[1]["value"] == "w"
             status, lost = http(one, "PUT", "/key/h:k", "x")
             assert (status, lost["outcome"]) in ((504, "unknown"), (503, "none"))
         finally:
             for node in paused:
-                cluster3.kill_node(node, signal.SIGCONT)
+                kv_cluster3.kill_node(node, signal.SIGCONT)
         assert until_ready(one, True) == []
         assert http(one, "PUT", "/key/h:k", "y")[0] == 200
         assert http(one, "GET", "/key/h:k")[1]["value"] == '"y"'
     assert one["cut"] == {}
 
 
-def test_faults_of_a_drill(shell: Shell, cluster3: Cluster, tmp_path: Path) -> None:
+def test_faults_of_a_drill(shell: Shell, kv_cluster3: Cluster, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
-    url = ",".join(cluster3.urls)
+    url = ",".join(kv_cluster3.urls)
     child = shell.start(
         "kv", "serve", "--http", 0, "--nats", url, "--token-file", token, "--allow-faults",
         "--fault-write-failure", 1, "--fault-view-delay", "1ms", "--fault-seed", 5,

@@ -22,7 +22,7 @@ from tests.support.desk_day import make_day, split
 
 
 @pytest.mark.timeout(120)
-async def test_redis_clients_read_what_the_desk_has_decided(cluster1: Cluster, tmp_path: Path) -> None:
+async def test_redis_clients_read_what_the_desk_has_decided(kv_cluster1: Cluster, tmp_path: Path) -> None:
     day = await make_day(seed=3, records=600, commands=False)
     name = unique("derived")
     whole = Projector(day.tape, day.events, None)
@@ -30,9 +30,9 @@ async def test_redis_clients_read_what_the_desk_has_decided(cluster1: Cluster, t
     await whole.run()
     (key, position), *_ = whole.items("positions/strategy/")
     assert position["fills"] > 0
-    options = ServeOptions(resp=0, nats=cluster1.urls[0], home=tmp_path, tape=name)
+    options = ServeOptions(resp=0, nats=kv_cluster1.urls[0], home=tmp_path, tape=name)
     async with (
-        open_platform(cluster1.urls[0], home=tmp_path) as platform,
+        open_platform(kv_cluster1.urls[0], home=tmp_path) as platform,
         serve_kv_gateway(options) as serving,
     ):
         host, _, port = serving.where["resp"].rpartition(":")

@@ -24,9 +24,9 @@ BENCHMARKS = {"PING_INLINE": "ping", "SET": "set", "GET": "get", "INCR": "incr",
 
 
 @pytest.fixture(scope="module")
-def port(cluster3: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(kv_cluster3: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """One gateway for the module; redis-benchmark's keys are its own."""
-    with gateway(Shell(tmp_path_factory.mktemp("redis-py")), cluster3) as told:
+    with gateway(Shell(tmp_path_factory.mktemp("redis-py")), kv_cluster3) as told:
         yield port_of(told)
 
 
@@ -149,15 +149,15 @@ async def test_the_async_client(port: int) -> None:
         assert await kv.delete("async") == 1
 
 
-def test_a_client_finds_a_gateway_that_came_back(cluster3: Cluster, tmp_path: Path) -> None:
+def test_a_client_finds_a_gateway_that_came_back(kv_cluster3: Cluster, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "home")
-    with gateway(shell, cluster3) as told:
+    with gateway(shell, kv_cluster3) as told:
         retry = Retry(ConstantBackoff(RECONNECT_PAUSE_S), RECONNECTS_MAX)
         kv = client(port_of(told), decode_responses=True, retry=retry)
         assert kv.set("kept", "1") is True
     with pytest.raises(redis.ConnectionError):
         client(port_of(told), retry=Retry(ConstantBackoff(0), 0)).ping()
-    with gateway(shell, cluster3, port=port_of(told)):
+    with gateway(shell, kv_cluster3, port=port_of(told)):
         assert kv.get("kept") == "1", "the same client, whose connection was closed meanwhile"
         assert kv.delete("kept") == 1
         kv.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:  # The client library is imported by the tests that need it, n
     from tapehouse.bus import Cluster, ClusterConfig
 
 _numbers = itertools.count()
+_KV_LOG = re.compile(r"KV_\d+")  # native buckets have other names
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
@@ -52,3 +55,27 @@ def cluster3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
     with Cluster(free_config(tmp_path_factory.mktemp("nats3"), nodes=3)) as cluster:
         yield cluster
+
+
+async def _forget_kv(urls: Sequence[str]) -> None:
+    from tapehouse.bus import StreamAdmin, connect
+
+    async with await connect(urls) as bus:
+        admin = StreamAdmin(bus)
+        for stream in await admin.list():
+            if _KV_LOG.fullmatch(stream.name):
+                await admin.delete(stream.name)
+
+
+@pytest.fixture(scope="module")
+def kv_cluster1(cluster1: Cluster) -> Cluster:
+    """`cluster1` without a replicated KV, of which a broker has one: that of earlier tests is gone."""
+    asyncio.run(_forget_kv(cluster1.urls))
+    return cluster1
+
+
+@pytest.fixture(scope="module")
+def kv_cluster3(cluster3: Cluster) -> Cluster:
+    """`cluster3`, as `kv_cluster1`."""
+    asyncio.run(_forget_kv(cluster3.urls))
+    return cluster3
