@@ -181,8 +181,9 @@ async def test_busy_reaches_the_asker_at_once_as_503(cluster1: Cluster) -> None:
         async with await serve_desk(bus, service):
             subject = f"{desk_service_name(tape)}.send"
             waiting = asyncio.create_task(request(asker, subject, kill, timeout_s=TIMEOUT_S))
-            async for _ in commands.read(1, follow=True):
-                break
+            arrived = asyncio.ensure_future(anext(commands.read(1, follow=True)))
+            await asyncio.wait({waiting, arrived}, return_when=asyncio.FIRST_COMPLETED)
+            assert arrived.done(), await waiting  # Why nothing came.
             with pytest.raises(BusyError, match="1 commands wait"):
                 await request(asker, subject, kill)
             raw = await asker.request(subject, kill, timeout_s=TIMEOUT_S)
