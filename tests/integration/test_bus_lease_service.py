@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from nats.aio.msg import Msg
 
 from tapehouse.bus import Bus, Cluster, Lease, LeaseBucket, connect, request, serve
 from tapehouse.core import (
@@ -22,6 +23,7 @@ from tapehouse.core import (
 from tests.support.clusters import unique
 
 WAIT_S = 30
+SUBSCRIPTIONS = 300
 
 
 @pytest.fixture
@@ -143,3 +145,18 @@ async def test_names_that_cannot_be_served(bus: Bus) -> None:
         await serve(bus, "a b", "1.0.0", {})
     with pytest.raises(UsageError, match="cannot be served"):
         await serve(bus, "a", "one", {})
+
+
+async def test_who_asks_after_a_flush_is_heard(cluster1: Cluster) -> None:
+    """The client library's own flush says so too early, once in some hundred times."""
+    async with await connect(cluster1.urls) as served, await connect(cluster1.urls) as asking:
+
+        async def answer(message: Msg) -> None:
+            await message.respond(b"heard")
+
+        for number in range(SUBSCRIPTIONS):
+            subject = f"flush.{unique()}.{number}"
+            subscription = await served.subscribe(subject, answer)
+            await served.flush()
+            assert (await asking.request(subject, b"", timeout_s=WAIT_S)).data == b"heard"
+            await subscription.unsubscribe()

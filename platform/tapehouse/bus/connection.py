@@ -137,13 +137,22 @@ class Bus:
     async def listening(self, subject: str, handler: Handler) -> AsyncIterator[None]:
         """Meanwhile, call `handler` with each message on a subject; the server knows of it before this begins."""
         subscription = await self.subscribe(subject, handler)
-        await self._client.flush()
+        await self.flush()
         try:
             yield
         finally:
             if not self._client.is_closed:
                 with suppress(nats.errors.Error):  # Gone with its connection.
                     await subscription.unsubscribe()
+
+    async def flush(self) -> None:
+        """Wait until the server has taken all that this connection sent before, subscriptions among it.
+
+        The client library writes a PING to the socket at once, and what is pending only later: the first answer says
+        that what was pending is written, the second that it was taken.
+        """
+        await self._client.flush()
+        await self._client.flush()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called after each reconnect, until `off_reconnect`."""

@@ -129,7 +129,7 @@ async def serve(
         group = service.add_group(name=name)
         for label, endpoint in hosted.items():
             await group.add_endpoint(name=label, handler=endpoint.accept)
-        await bus.client.flush()  # The server knows the subjects before the caller says that it serves.
+        await bus.flush()  # The server knows the subjects before the caller says that it serves.
     except ValueError as error:
         raise UsageError(f"cannot be served: {error}", subject=name) from error
     return ServiceHost(service, list(hosted.values()))
