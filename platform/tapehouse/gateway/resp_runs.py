@@ -41,6 +41,7 @@ from tapehouse.kv.flights import AppliedPack
 from tapehouse.kv.levels import Eventual, Level, Linearizable, Session
 from tapehouse.kv.many import Many, Pack
 from tapehouse.kv.requests import RESERVED
+from tapehouse.kv.submitted import MOVING
 from tapehouse.kv.words import copy_bytes
 
 GET, SET = NUMBERS["GET"], NUMBERS["SET"]
@@ -49,7 +50,6 @@ RUN_MAX = 256  # requests of one run, whose answers are in memory together
 REPLY_BYTES_MAX = 1024 * 1024  # of replies that are made at once
 REPLY_HEAD_BYTES = 16  # that a reply takes at most beside its value
 _CR, _LF, _DOLLAR, _ZERO, _MINUS, _ONE, _UNDERSCORE = b"\r\n$0-1_"
-_MOVING = (Status.NOT_OWNED, Status.FROZEN)
 
 
 @dataclass(slots=True)
@@ -165,22 +165,24 @@ def write_replies(arena: Array, keys: Array, first: Int, end: Int, shard: Int, v
 
 
 @kernel()
-def answer_run(
-    data: Array, requests: Array, arguments: Array, first: Int, end: Int, keys: Array, prefixes: Array, owners: Array,
-    rows: Array, directory: Array, arena: Array, state: Array, now: Int, null_bytes: Int, version: Int, out: Array,
+def finish_run(
+    data: Array, keys: Array, count: Int, owners: Array, rows: Array, directory: Array, arena: Array, state: Array,
+    now: Int, null_bytes: Int, version: Int, out: Array,
 ) -> Any:  # fmt: skip
-    """All that becomes of a run of GETs in a KV of one shard, whose view may be read now.
+    """The replies to a run whose view may be read now, in a KV of one shard.
+
+    Args:
+        now: As `locate` takes it.
 
     Returns:
-        (how many requests it has, how many of them were answered, the bytes of their replies in `out`)
+        (how many requests were answered, the bytes of their replies in `out`)
     """
-    count = find_run(data, requests, arguments, first, end, keys, prefixes, GET, GET_WORDS)
     if route(data, keys, count, owners) != 0:
-        return count, 0, 0
+        return 0, 0
     locate(rows, directory, arena, state, data, keys, count, 0, now)
     done, size = place_replies(keys, 0, count, null_bytes, REPLY_BYTES_MAX)
     write_replies(arena, keys, 0, done, 0, version, out)
-    return count, done, size
+    return done, size
 
 
 @kernel()
@@ -189,7 +191,7 @@ def answer_read(
     owners: Array, rows: Array, directory: Array, arena: Array, state: Array, now: Int, null_bytes: Int, version: Int,
     out: Array,
 ) -> Any:  # fmt: skip
-    """All that becomes of a socket read that begins with GETs, as `answer_run`; nothing of it is changed.
+    """All that becomes of the run with which a socket read begins, as `finish_run`; nothing of the read is changed.
 
     Args:
         marks: As `parse` takes its `state`.
@@ -199,30 +201,10 @@ def answer_read(
     """
     parse(names, data, 0, end, requests, arguments, marks, RUN_MAX, 1, 0)
     found = marks[REQUESTS]
-    _, done, size = answer_run(
-        data, requests, arguments, 0, found, keys, prefixes, owners, rows, directory, arena, state, now, null_bytes,
-        version, out,
-    )  # fmt: skip
+    count = find_run(data, requests, arguments, 0, found, keys, prefixes, GET, GET_WORDS)
+    done, size = finish_run(data, keys, count, owners, rows, directory, arena, state, now, null_bytes, version, out)
     used = marks[POSITION] if done == found else requests[done, AT]
     return done, used, size
-
-
-@kernel()
-def finish_run(
-    data: Array, keys: Array, count: Int, owners: Array, rows: Array, directory: Array, arena: Array, state: Array,
-    null_bytes: Int, version: Int, out: Array,
-) -> Any:  # fmt: skip
-    """The replies to a run that waited for its barrier, in a KV of one shard, by the log's time alone.
-
-    Returns:
-        (how many requests were answered, the bytes of their replies in `out`)
-    """
-    if route(data, keys, count, owners) != 0:
-        return 0, 0
-    locate(rows, directory, arena, state, data, keys, count, 0, 0)
-    done, size = place_replies(keys, 0, count, null_bytes, REPLY_BYTES_MAX)
-    write_replies(arena, keys, 0, done, 0, version, out)
-    return done, size
 
 
 class KvRuns:
@@ -272,13 +254,6 @@ class KvRuns:
         if command == SET:
             count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, SET, SET_WORDS)
             return self._take_writes(data, keys, count) if count else (0, b"")
-        nodes = self._kv.nodes
-        if is_next and len(nodes) == 1 and isinstance(level, Eventual) and self._is_at([0], level):
-            count, done, size = answer_run(
-                data, rows.requests, rows.arguments, first, end, keys, self._prefixes, self._kv.shards.owners,
-                *nodes[0].view.arrays, self._kv.reader_time(level) or 0, len(null(version)), version, self._out,
-            )  # fmt: skip
-            return (done, self._out[:size].tobytes()) if done or not count else (count, self._read_run(data, count))
         count = find_run(data, rows.requests, rows.arguments, first, end, keys, self._prefixes, GET, GET_WORDS)
         if not count:
             return 0, b""
@@ -366,7 +341,7 @@ class KvRuns:
         count = size = 0
         if problem is None and not reached.cancelled() and len(self._kv.nodes) == 1:
             count, size = finish_run(
-                run.data, run.keys, run.count, self._kv.shards.owners, *self._kv.nodes[0].view.arrays,
+                run.data, run.keys, run.count, self._kv.shards.owners, *self._kv.nodes[0].view.arrays, 0,
                 len(null(version)), version, self._out,
             )  # fmt: skip
         if count == run.count:
@@ -467,7 +442,7 @@ class KvRuns:
         session = level if isinstance(level, Session) else None
         replies = []
         for entry, status in zip(read_entries(pack.body, pack.count), statuses, strict=True):
-            if status in _MOVING:
+            if status in MOVING:
                 try:
                     outcome = await self._kv.write(entry, session=session)
                     status = outcome.status

@@ -110,31 +110,7 @@ def is_above(left: Array, left_at: Int, left_size: Int, right: Array, right_size
     return left_size > right_size
 
 
-@kernel()
-def hash_of(state: Array, data: Array, at: Int, size: Int) -> Any:
-    """A key's hash under this view's seed: 63 bits, the lowest always set, so that it is never 0.
-
-    Source: multiply and shift per word, the finaliser of MurmurHash3.
-    """
-    mixed = np.uint64(state[SEED]) ^ (np.uint64(size) * _ADD)
-    end = at + size
-    while end - at >= 8:
-        mixed = (mixed ^ np.uint64(word_at(data, at))) * _MULTIPLY
-        mixed ^= mixed >> _HALF
-        at += 8
-    if at < end:
-        rest = np.uint64(0)
-        while at < end:
-            end -= 1
-            rest = rest << np.uint64(8) | np.uint64(data[end])
-        mixed = (mixed ^ rest) * _MULTIPLY
-        mixed ^= mixed >> _HALF
-    mixed = (mixed ^ mixed >> _SHIFT) * _FINISH
-    mixed ^= mixed >> _HALF
-    return (np.int64(mixed >> np.uint64(1)) & state[HASH_MASK]) | 1
-
-
-@kernel()
+@kernel(inline=True)
 def mix_bytes(mixed: Int, data: Array, at: Int, size: Int) -> Any:
     """A uint64 with so many bytes mixed in; the same in every view."""
     mixed ^= np.uint64(size) * _ADD
@@ -151,6 +127,18 @@ def mix_bytes(mixed: Int, data: Array, at: Int, size: Int) -> Any:
         mixed = (mixed ^ rest) * _MULTIPLY
         mixed ^= mixed >> _HALF
     return mixed
+
+
+@kernel()
+def hash_of(state: Array, data: Array, at: Int, size: Int) -> Any:
+    """A key's hash under this view's seed: 63 bits, the lowest always set, so that it is never 0.
+
+    Source: multiply and shift per word, the finaliser of MurmurHash3.
+    """
+    mixed = mix_bytes(np.uint64(state[SEED]), data, at, size)
+    mixed = (mixed ^ mixed >> _SHIFT) * _FINISH
+    mixed ^= mixed >> _HALF
+    return (np.int64(mixed >> np.uint64(1)) & state[HASH_MASK]) | 1
 
 
 @kernel()
