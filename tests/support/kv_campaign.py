@@ -307,16 +307,21 @@ async def _strike(field: Field, faults: Sequence[Fault]) -> None:
         print(f"struck: {getattr(fault, '__name__', fault)}", flush=True)
 
 
+def _require_written(path: Path, operations: Sequence[Operation]) -> None:
+    """Enough is known, linearizable reads are, and every read is of something that was written."""
+    unknown = sum(operation.outcome == "unknown" for operation in operations)
+    print(assert_linearizable(path), f", {unknown} unknown")
+    assert unknown < len(operations) // 4
+    assert check_written(operations) == []
+
+
 async def require_promises(field: Field, path: Path, operations: Sequence[Operation]) -> None:
     """Hold a history and what came of it against what each level promises.
 
     Raises:
         AssertionError: A promise was broken, or too much is unknown for anything to be shown.
     """
-    unknown = sum(operation.outcome == "unknown" for operation in operations)
-    print(assert_linearizable(path), f", {unknown} unknown")
-    assert unknown < len(operations) // 4
-    assert check_written(operations) == []
+    _require_written(path, operations)
     assert check_session(operations) == []
     fold = await folded(field)
     assert check_fold(operations, fold) == []
@@ -330,10 +335,7 @@ async def require_served_promises(field: Field, path: Path, operations: Sequence
     Raises:
         AssertionError: A promise was broken, or too much is unknown for anything to be shown.
     """
-    unknown = sum(operation.outcome == "unknown" for operation in operations)
-    print(assert_linearizable(path), f", {unknown} unknown")
-    assert unknown < len(operations) // 4
-    assert check_written(operations) == []
+    _require_written(path, operations)
     fold = {key: value for key, (value, _) in (await folded(field)).items()}
     for gateway in field.gateways:
         for key in KEYS:

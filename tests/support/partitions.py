@@ -7,7 +7,6 @@ stop shows. Every broker advertises the proxy before it, and who dials there is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,80 +20,31 @@ from tapehouse.bus import Cluster
 from tapehouse.bus import cluster as cluster_module
 from tapehouse.bus.server import NodeConfig, render_config
 from tests.support.clusters import free_config
-from tests.support.proxy import CHUNK_BYTES
+from tests.support.proxy import TcpProxy
 
 _NAME = re.compile(rb'"server_name":"([^"]+)"')
 _ADVERTISED = "  no_advertise: true\n"
 
 
-class RouteProxy:
+class RouteProxy(TcpProxy):
     """Before one broker's port for routes; loses what comes from and goes to `parted` brokers."""
 
     def __init__(self, name: str, parted: set[str]) -> None:
+        super().__init__("", 0)
         self.name = name
-        self.target = ("", 0)
-        self.lost_bytes = 0
         self._parted = parted
-        self._server: asyncio.Server | None = None
-        self._pairs: dict[asyncio.StreamWriter, set[str]] = {}  # the dialer's name, once it was said
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def __aenter__(self) -> RouteProxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def address(self) -> str:
         """Where it listens."""
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"127.0.0.1:{self.port}"
 
-    def cut(self) -> None:
-        """Break the connections, which have lost bytes: their streams are broken already."""
-        for writer in list(self._pairs):
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(*self.target)
-        except OSError:
-            writer.transport.abort()
-            return
-        dialer: set[str] = set()
-        self._pairs[writer] = self._pairs[far_writer] = dialer
-        pumps = [
-            asyncio.create_task(self._pump(reader, far_writer, dialer, names=True)),
-            asyncio.create_task(self._pump(far_reader, writer, dialer, names=False)),
-        ]
-        self._tasks |= set(pumps)
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for side in (writer, far_writer):
-            side.transport.abort()
-            del self._pairs[side]
-        await asyncio.gather(*pumps, return_exceptions=True)
-        self._tasks -= set(pumps)
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialer: set[str], *, names: bool
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(CHUNK_BYTES):
-                said = _NAME.search(chunk) if names and not dialer else None
-                if said is not None:
-                    dialer.add(said.group(1).decode())
-                if self._parted & (dialer | {self.name}):
-                    self.lost_bytes += len(chunk)
-                    continue
-                writer.write(chunk)
-                await writer.drain()
+    def loses(self, chunk: bytes, known: set[str], *, requests: bool) -> bool:
+        """What the parted say or are to hear; `known` is the dialer's name, once it was said."""
+        said = _NAME.search(chunk) if requests and not known else None
+        if said is not None:
+            known.add(said.group(1).decode())
+        return bool(self._parted & (known | {self.name}))
 
 
 class PartedCluster(Cluster):

@@ -13,7 +13,7 @@ class TcpProxy:
     """Forwards connections to one target; `lose_answers` and `lose_requests` discard what flows one way."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self.target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,14 +57,15 @@ class TcpProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert len(self._writers) < CONNECTIONS_MAX
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far_reader, far_writer = await asyncio.open_connection(*self.target)
         except OSError:
             writer.transport.abort()
             return
         pair = {writer, far_writer}
         self._writers |= pair
-        there = asyncio.create_task(self._pump(reader, far_writer, requests=True))
-        back = asyncio.create_task(self._pump(far_reader, writer, requests=False))
+        known: set[str] = set()
+        there = asyncio.create_task(self._pump(reader, far_writer, known, requests=True))
+        back = asyncio.create_task(self._pump(far_reader, writer, known, requests=False))
         self._tasks |= {there, back}
         await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
         for side in pair:
@@ -73,10 +74,20 @@ class TcpProxy:
         self._tasks -= {there, back}
         self._writers -= pair
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, requests: bool) -> None:
+    def loses(self, chunk: bytes, known: set[str], *, requests: bool) -> bool:
+        """Whether this is discarded.
+
+        Args:
+            known: What was learnt of the connection so far; empty at first.
+        """
+        return self.lose_requests if requests else self.lose_answers
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, known: set[str], *, requests: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
-                if self.lose_requests if requests else self.lose_answers:
+                if self.loses(chunk, known, requests=requests):
                     self.lost_bytes += len(chunk)
                     continue
                 writer.write(chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,8 @@ async def test_what_is_damaged_is_put_aside_and_the_log_folded(tmp_path: Path, c
         await check_same(kv, log)
 
 
-async def test_it_is_written_while_the_view_goes_on(
-    tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def slow_write() -> tuple[Callable[[Path, Moment, bytes], int], asyncio.Event, asyncio.Event]:
+    """A snapshot's writing that waits for the first event, and sets the second once it has begun."""
     write, go, writing = keeping.write_snapshot, asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -107,6 +107,13 @@ async def test_it_is_written_while_the_view_goes_on(
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
         return write(path, moment, log_id)
 
+    return slow, go, writing
+
+
+async def test_it_is_written_while_the_view_goes_on(
+    tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, go, writing = slow_write()
     log = MemoryLog("KV_0")
     kv = await open_kv(log, clock=clock, snapshots=tmp_path)
     keeper: Any = kv.nodes[0].keeper
@@ -142,14 +149,7 @@ async def test_it_is_written_while_the_view_goes_on(
 async def test_writers_wait_where_the_arena_has_no_room_beside_a_snapshot(
     tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, go, writing = keeping.write_snapshot, asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def slow(path: Path, moment: Moment, log_id: bytes) -> int:
-        loop.call_soon_threadsafe(writing.set)
-        asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
-        return write(path, moment, log_id)
-
+    slow, go, writing = slow_write()
     log = MemoryLog("KV_0")
     kv = await open_kv(log, clock=clock, snapshots=tmp_path)
     node, keeper = kv.nodes[0], kv.nodes[0].keeper
